@@ -1,0 +1,123 @@
+"""The registry of attacks.
+
+An attack is a function (or an object with ``__call__``)::
+
+    @attack("my-attack", threats=["linf"])
+    def my_attack(model, x, y, threat, *, generator, steps: int = 20):
+        ...  # -> adversarial images, same shape as x
+
+``model`` maps images (B, C, H, W) in [0, 1] to logits (B, K); ``y`` holds the true labels (B,); ``threat`` says what is
+allowed. Everything after ``*`` apart from the generator is an option, with a default.
+
+An attack that takes ``generator`` is called with one image at a time, so that its draws cannot depend on the batch. One that
+takes ``generators`` instead is called with a batch and one generator per image; it must treat the images independently, call
+the model only on whole batches (or on ``r`` copies of the whole batch, one after the other) and never drop images on the way.
+
+The attack does not judge itself: the evaluation checks the threat set, calls the model again and decides.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rdc_bench.errors import UserError, unknown_name
+from rdc_bench.registry import Registry
+
+__all__ = ["ATTACKS", "Attack", "attack", "list_attacks"]
+
+AttackFunction = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Attack:
+    """A registered attack.
+
+    Attributes:
+        function: the callable. name: its name. threats: the threat kinds it can attack under.
+        gradient: how it uses the model: ``"white-box"`` (differentiates it) or ``"black-box"`` (logits only).
+    """
+
+    name: str
+    function: AttackFunction
+    threats: tuple[str, ...]
+    gradient: str = "white-box"
+
+    @property
+    def batched(self) -> bool:
+        """Whether it takes a batch with one generator per image."""
+        return "generators" in self._parameters
+
+    @property
+    def summary(self) -> str:
+        """First line of its documentation."""
+        return (inspect.getdoc(self.function) or "").split("\n")[0]
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """Options and their default values."""
+        return {
+            p.name: p.default
+            for p in self._parameters.values()
+            if p.kind is p.KEYWORD_ONLY and p.name not in ("generator", "generators")
+        }
+
+    def options(self, given: dict[str, Any]) -> dict[str, Any]:
+        """All options, defaults and ``given``; raises ``UserError`` for one that the attack does not take."""
+        for name in given:
+            if name not in self.defaults:
+                takes = ", ".join(self.defaults) or "none"
+                raise unknown_name(f"option of attack {self.name}", name, self.defaults, f"It takes: {takes}.")
+        return {**self.defaults, **given}
+
+    @property
+    def _parameters(self) -> dict[str, inspect.Parameter]:
+        target = self.function if inspect.isroutine(self.function) else type(self.function).__call__
+        return dict(inspect.signature(target).parameters)
+
+
+ATTACKS: Registry[Attack] = Registry(
+    "attack",
+    {
+        "fgsm": "rdc_bench.attacks.pgd:fgsm",
+        "pgd": "rdc_bench.attacks.pgd:pgd",
+        "apgd-ce": "rdc_bench.attacks.apgd:apgd_ce",
+        "apgd-dlr": "rdc_bench.attacks.apgd:apgd_dlr",
+        "apgd-t": "rdc_bench.attacks.apgd:apgd_targeted",
+        "fab": "rdc_bench.attacks.auto:fab",
+        "fab-t": "rdc_bench.attacks.auto:fab_targeted",
+        "square": "rdc_bench.attacks.auto:square",
+        "autoattack": "rdc_bench.attacks.auto:autoattack_standard",
+        "autoattack-plus": "rdc_bench.attacks.auto:autoattack_plus",
+        "autoattack-rand": "rdc_bench.attacks.auto:autoattack_rand",
+        "stadv": "rdc_bench.attacks.stadv:stadv",
+    },
+)
+
+
+def attack(name: str, *, threats: Sequence[str], gradient: str = "white-box") -> Callable[[Any], Attack]:
+    """Register a function, or an object or class with ``__call__``, as the attack ``name`` under the given threat kinds."""
+
+    def decorate(function: Any) -> Attack:
+        if isinstance(function, type):
+            function = function()
+        made = Attack(name, function, tuple(threats), gradient)
+        parameters = made._parameters
+        if "generator" not in parameters and "generators" not in parameters:
+            raise UserError(f"attack {name!r} takes neither `generator` nor `generators`, so its draws cannot be controlled")
+        missing = [option for option, default in made.defaults.items() if default is inspect.Parameter.empty]
+        if missing:
+            raise UserError(f"attack {name!r}: option {missing[0]!r} has no default")
+        origin = inspect.getmodule(function if inspect.isroutine(function) else type(function))
+        module = origin.__name__ if origin else "__main__"
+        ATTACKS.register(name, made, "rdc_bench" if module.startswith("rdc_bench.") else getattr(origin, "__file__", module))
+        return made
+
+    return decorate
+
+
+def list_attacks() -> list[str]:
+    """Names of all attacks."""
+    return ATTACKS.names()

@@ -1,0 +1,57 @@
+"""Projected gradient descent and its one-step form."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from rdc_bench.attacks import attack
+from rdc_bench.attacks.gradient import evaluate
+from rdc_bench.attacks.losses import cross_entropy, objective
+from rdc_bench.threats import LpThreat
+
+
+@attack("fgsm", threats=["linf", "l2"])
+def fgsm(
+    model: nn.Module, x: Tensor, y: Tensor, threat: LpThreat, *, generators: Sequence[torch.Generator], eot: int = 1
+) -> Tensor:
+    """Fast gradient (sign) method, one step of size eps (Goodfellow et al. 2015, arXiv 1412.6572)."""
+    gradient = evaluate(model, x, y, cross_entropy, eot).gradient
+    return threat.project(x, x + threat.eps * threat.steepest(gradient))
+
+
+@attack("pgd", threats=["linf", "l2"])
+def pgd(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    threat: LpThreat,
+    *,
+    generators: Sequence[torch.Generator],
+    steps: int = 20,
+    step_size: float = 0.0,
+    loss: str = "margin",
+    eot: int = 1,
+    restarts: int = 1,
+) -> Tensor:
+    """PGD with random starts and EOT (Madry et al. 2018, arXiv 1706.06083); keeps the iterate of highest mean loss.
+
+    Options:
+        steps: per restart. step_size: 0 means 2.5 eps / steps. loss: ce, margin or dlr.
+        eot: draws of the model's randomness averaged per step. restarts: independent random starts.
+    """
+    loss_function = objective(loss)
+    step = step_size or 2.5 * threat.eps / steps
+    best = x.clone()
+    best_value = torch.full((len(x),), -torch.inf, device=x.device)
+    for _ in range(restarts):
+        adversarial = threat.random_start(x, generators)
+        for i in range(steps + 1):
+            value, gradient, _ = evaluate(model, adversarial, y, loss_function, eot)
+            better = value > best_value
+            best[better], best_value[better] = adversarial[better], value[better]
+            if i < steps:
+                adversarial = threat.project(x, adversarial + step * threat.steepest(gradient))
+    return best

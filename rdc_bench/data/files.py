@@ -1,0 +1,33 @@
+"""Where downloaded datasets are kept, and how they get there."""
+
+from __future__ import annotations
+
+import os
+import urllib.request
+from pathlib import Path
+
+import platformdirs
+
+from rdc_bench.errors import UserError
+
+
+def cache_dir() -> Path:
+    """The folder for downloaded datasets, in torchvision's layout; ``RDC_BENCH_CACHE`` overrides the platform's default."""
+    return Path(os.environ.get("RDC_BENCH_CACHE") or platformdirs.user_cache_dir("rdc-bench"))
+
+
+def download(url: str, target: Path) -> None:
+    """Fetch ``url`` into ``target``, which appears only when it is complete. The caller checks the contents."""
+    if target.is_file():
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        with urllib.request.urlopen(url, timeout=60) as response, partial.open("wb") as out:
+            while block := response.read(1 << 20):
+                out.write(block)
+        partial.replace(target)
+    except OSError as error:
+        raise UserError(f"cannot download {url}: {error}") from error
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,22 @@
+"""The one error that users see: what is wrong, and what would be right."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """Bad usage or bad input. The command line prints it as one line and exits with code 2."""
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str], hint: str) -> UserError:
+    """The error for a name that nothing answers to, with the nearest names that would have.
+
+    Args:
+        kind: what was looked for, e.g. ``"attack"``. hint: how to list what there is.
+    """
+    names = sorted(known)
+    close = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.5)
+    meant = f" Did you mean {' or '.join(repr(c) for c in close)}?" if close else ""
+    return UserError(f"unknown {kind} {name!r}.{meant} {hint}")

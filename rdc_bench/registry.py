@@ -1,0 +1,105 @@
+"""The one registry class, used for attacks, models and threats alike.
+
+Entries come from three places: this package (registered by path, imported when first asked for), installed packages (entry
+points in the group ``rdc_bench.<kind>s``) and plugin files (``--plugin FILE.py``, whose decorators register at import). A name
+that two origins claim is an error naming both. A broken entry point is a warning and never hides the others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.metadata
+import importlib.util
+import sys
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from rdc_bench.errors import UserError, unknown_name
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Entry(Generic[T]):
+    """A registered thing: where it comes from, and the thing itself or the ``module:attribute`` path that leads to it."""
+
+    name: str
+    origin: str
+    target: T | str
+
+
+class Registry(Generic[T]):
+    """Named things of one kind.
+
+    Args:
+        kind: singular noun for messages, e.g. ``"attack"``; the entry-point group is ``rdc_bench.<kind>s``.
+        builtin: name → ``"module:attribute"`` of what this package provides.
+    """
+
+    def __init__(self, kind: str, builtin: dict[str, str]) -> None:
+        self.kind = kind
+        self._entries: dict[str, Entry[T]] = {name: Entry(name, "rdc_bench", path) for name, path in builtin.items()}
+        self._entry_points_read = False
+
+    def register(self, name: str, target: T, origin: str) -> None:
+        """Add ``target``. The same origin may register a name again (a module imported twice); another may not."""
+        held = self._entries.get(name)
+        if held is not None and held.origin != origin:
+            raise UserError(f"{self.kind} {name!r} is claimed by {held.origin} and by {origin}; rename one of them")
+        self._entries[name] = Entry(name, origin, target)
+
+    def names(self) -> list[str]:
+        """All names, sorted, installed plugins included."""
+        self._read_entry_points()
+        return sorted(self._entries)
+
+    def entry(self, name: str) -> Entry[T]:
+        """The entry called ``name``; raises ``UserError`` with the nearest names when there is none."""
+        self._read_entry_points()
+        if name not in self._entries:
+            raise unknown_name(self.kind, name, self._entries, f"`rdc-bench list {self.kind}s` shows them all.")
+        return self._entries[name]
+
+    def get(self, name: str) -> T:
+        """The thing called ``name``, imported if need be."""
+        entry = self.entry(name)
+        if isinstance(entry.target, str):
+            module, _, attribute = entry.target.partition(":")
+            self._entries[name] = Entry(name, entry.origin, getattr(importlib.import_module(module), attribute))
+        target = self._entries[name].target
+        assert not isinstance(target, str)
+        return target
+
+    def _read_entry_points(self) -> None:
+        if self._entry_points_read:
+            return
+        self._entry_points_read = True
+        for point in importlib.metadata.entry_points(group=f"rdc_bench.{self.kind}s"):
+            origin = point.dist.name if point.dist else point.value
+            try:
+                self.register(point.name, point.load(), origin)
+            except Exception as error:  # somebody else's code: whatever it raises must not hide the built-ins
+                warnings.warn(f"plugin {point.name!r} of {origin} cannot be loaded: {error}", stacklevel=2)
+
+
+def load_plugin(path: str | Path) -> None:
+    """Import a plugin file, so that its decorators register. The file is the user's own code and runs as such."""
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"plugin {path}: no such file")
+    name = f"rdc_bench_plugin_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise UserError(f"plugin {path}: not a Python file (its name must end in .py)")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except UserError:
+        raise
+    except BaseException as error:
+        del sys.modules[name]
+        raise UserError(f"plugin {path}: {type(error).__name__}: {error}") from error

@@ -1,0 +1,1 @@
+"""Training of denoisers, multi-head students and adversarial-training baselines."""

@@ -1,0 +1,165 @@
+"""The one training loop: AdamW, cosine schedule, moving average of the weights, checkpoints that resume exactly.
+
+Batches and noise are functions of (seed, step) alone, so a resumed run draws what the uninterrupted one would have drawn.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from rdc_bench.data import Dataset
+from rdc_bench.errors import UserError
+from rdc_bench.files import write_atomically
+from rdc_bench.randomness import generator
+
+#: ``loss(model, x, y, generator) -> scalar``, x in [0, 1].
+Loss = Callable[[nn.Module, Tensor, Tensor, torch.Generator], Tensor]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how fast to train.
+
+    Attributes:
+        images: training images seen in total. batch_size: images per step. seed: of initialisation, batches and noise.
+        learning_rate: peak of a cosine schedule with linear warm-up over ``warmup`` of the steps.
+        weight_decay: AdamW's. ema: decay per step of the moving average of the weights, which is what is kept.
+        flip: mirror half of the images. shift: move each image by up to this many pixels (edges repeated).
+    """
+
+    images: int
+    batch_size: int = 128
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-2
+    warmup: float = 0.02
+    ema: float = 0.999
+    flip: bool = False
+    shift: int = 0
+    seed: int = 0
+
+    @property
+    def steps(self) -> int:
+        return max(1, self.images // self.batch_size)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The averaged model, in eval mode, and the seconds spent training it over all resumptions."""
+
+    model: nn.Module
+    seconds: float
+
+
+def fit(
+    model: nn.Module,
+    loss: Loss,
+    data: Dataset,
+    schedule: Schedule,
+    *,
+    checkpoint: Path,
+    device: str = "cpu",
+    checkpoint_seconds: float = 120.0,
+    progress: Callable[[int, int, float], None] = lambda step, steps, loss: None,
+) -> Trained:
+    """Minimise ``loss`` over ``data``.
+
+    Resumes from ``checkpoint`` when it exists; the result is the same as that of an uninterrupted run.
+
+    Args:
+        progress: called with (steps done, steps in all, running loss).
+    Raises: ``UserError`` for a checkpoint of another schedule or dataset; ``FloatingPointError`` when the loss is not finite.
+    """
+    model = model.to(device)
+    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(schedule.ema), use_buffers=True)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=schedule.learning_rate, weight_decay=schedule.weight_decay)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _cosine(step, schedule))
+    parts = {"model": model, "average": average, "optimizer": optimizer, "scheduler": scheduler}
+    identity = {**asdict(schedule), "data": data.sha256}
+    step, seconds = _resume(checkpoint, parts, identity, device)
+
+    started = saved = time.monotonic()
+    running = math.nan
+    model.train()
+    for step in range(step, schedule.steps):
+        x, y = _batch(data, schedule, step)
+        value = loss(model, x.to(device), y.to(device), generator(schedule.seed, "loss", step))
+        optimizer.zero_grad(set_to_none=True)
+        value.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        scheduler.step()
+        average.update_parameters(model)
+        if not math.isfinite(value.item()):
+            raise FloatingPointError(f"the training loss became {value.item()} at step {step}")
+        running = value.item() if math.isnan(running) else 0.99 * running + 0.01 * value.item()
+        progress(step + 1, schedule.steps, running)
+        if time.monotonic() - saved > checkpoint_seconds or step + 1 == schedule.steps:
+            saved = time.monotonic()
+            _save(checkpoint, parts, identity, step + 1, seconds + saved - started)
+    return Trained(average.module.eval(), seconds + time.monotonic() - started)
+
+
+def _cosine(step: int, schedule: Schedule) -> float:
+    warmup = max(1, int(schedule.warmup * schedule.steps))
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, schedule.steps - warmup))))
+
+
+def _batch(data: Dataset, schedule: Schedule, step: int) -> tuple[Tensor, Tensor]:
+    """The images of one step: without replacement within an epoch, augmented."""
+    per_epoch = max(1, len(data) // schedule.batch_size)
+    order = torch.randperm(len(data), generator=generator(schedule.seed, "epoch", step // per_epoch))
+    start = (step % per_epoch) * schedule.batch_size
+    index = order[start : start + schedule.batch_size]
+    x = data.pixels[index].float() / 255
+    g = generator(schedule.seed, "augment", step)
+    if schedule.flip:
+        mirrored = torch.rand(len(x), generator=g) < 0.5
+        x = torch.where(mirrored[:, None, None, None], x.flip(3), x)
+    if schedule.shift:
+        x = _shifted(x, schedule.shift, g)
+    return x, data.labels[index]
+
+
+def _shifted(x: Tensor, pixels: int, g: torch.Generator) -> Tensor:
+    b, c, h, w = x.shape
+    padded = F.pad(x, (pixels,) * 4, mode="replicate")
+    top, left = torch.randint(0, 2 * pixels + 1, (2, b), generator=g)
+    rows = (top[:, None] + torch.arange(h))[:, None, :, None]
+    columns = (left[:, None] + torch.arange(w))[:, None, None, :]
+    return padded[torch.arange(b)[:, None, None, None], torch.arange(c)[None, :, None, None], rows, columns]
+
+
+def _save(path: Path, parts: dict, identity: dict, step: int, seconds: float) -> None:
+    state = {name: part.state_dict() for name, part in parts.items()}
+    buffer = io.BytesIO()
+    torch.save({"identity": identity, "step": step, "seconds": seconds, "state": state}, buffer)
+    write_atomically(path, buffer.getvalue())
+
+
+def _resume(path: Path, parts: dict, identity: dict, device: str) -> tuple[int, float]:
+    if not path.exists():
+        return 0, 0.0
+    try:
+        saved = torch.load(path, map_location=device, weights_only=True)
+    except Exception as error:  # torch raises whatever the damaged part of the file leads to
+        raise UserError(f"{path}: not a readable checkpoint ({error})") from error
+    different = sorted(k for k in identity if saved["identity"].get(k) != identity[k])
+    if different:
+        raise UserError(
+            f"{path}: belongs to another training run (differs in {', '.join(different)}); remove it or pass --fresh"
+        )
+    for name, part in parts.items():
+        part.load_state_dict(saved["state"][name])
+    return saved["step"], saved["seconds"]
