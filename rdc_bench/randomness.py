@@ -14,7 +14,7 @@ import contextlib
 import hashlib
 import itertools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
@@ -39,10 +39,19 @@ def normal(keys: Sequence[Key], shape: Sequence[int]) -> Tensor:
 
     Drawn on the CPU, so that every device sees the same numbers.
     """
+    return _drawn(keys, shape, Tensor.normal_)
+
+
+def uniform(keys: Sequence[Key]) -> Tensor:
+    """Numbers uniform in [0, 1), one for each key, (len(keys),)."""
+    return _drawn(keys, (), Tensor.uniform_)
+
+
+def _drawn(keys: Sequence[Key], shape: Sequence[int], fill: Callable[..., Tensor]) -> Tensor:
     out = torch.empty(len(keys), *shape)
     g = torch.Generator()
     for row, key in zip(out, keys, strict=True):
-        row.normal_(generator=g.manual_seed(seed_of(*key)))
+        fill(row, generator=g.manual_seed(seed_of(*key)))
     return out
 
 

@@ -1,0 +1,10 @@
+"""Diffusion models as used for classification: preconditioning, noise levels, weightings, losses, closed-form denoisers."""
+
+from __future__ import annotations
+
+from rdc_bench.diffusion.noise_levels import NoiseLevels, noise_levels
+from rdc_bench.diffusion.optimal import GaussianDenoiser, OptimalDenoiser
+from rdc_bench.diffusion.precondition import EDMPrecond
+from rdc_bench.diffusion.weighting import weight
+
+__all__ = ["EDMPrecond", "GaussianDenoiser", "NoiseLevels", "OptimalDenoiser", "noise_levels", "weight"]

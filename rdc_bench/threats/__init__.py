@@ -6,15 +6,19 @@ that they can work under.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from torch import Tensor
 
-from rdc_bench.threats.eps import Eps, parse_eps
+from rdc_bench.cards import card_names, find_threat_card
+from rdc_bench.errors import UserError
+from rdc_bench.registry import Registry
+from rdc_bench.eps import Eps, parse_eps
 from rdc_bench.threats.lp import LpThreat
 from rdc_bench.threats.stadv import StAdvThreat
 
-__all__ = ["Eps", "LpThreat", "StAdvThreat", "Threat", "parse_eps"]
+__all__ = ["THREATS", "Eps", "LpThreat", "StAdvThreat", "Threat", "list_threats", "make_threat", "parse_eps"]
 
 
 class Threat(Protocol):
@@ -34,3 +38,39 @@ class Threat(Protocol):
 
     def max_eps(self, shape: tuple[int, ...]) -> float:
         """The largest meaningful ``eps`` for images of this shape (C, H, W)."""
+
+
+THREATS: Registry[Callable[[float], Threat]] = Registry(
+    "threat",
+    {
+        "linf": "rdc_bench.threats.lp:linf",
+        "l2": "rdc_bench.threats.lp:l2",
+        "stadv": "rdc_bench.threats.stadv:StAdvThreat",
+    },
+)
+
+
+def list_threats() -> list[str]:
+    """Names of all threat models: cards, and threats that plugins registered without one."""
+    return sorted({*card_names("threat_models"), *THREATS.names()})
+
+
+def make_threat(name: str, eps: str | float | Eps | None, shape: tuple[int, ...]) -> tuple[Threat, Eps]:
+    """The threat model called ``name`` at size ``eps`` (the card's default when None), for images of shape (C, H, W).
+
+    Raises: ``UserError`` for an unknown name, an ``eps`` that is no positive number, or one beyond all sense.
+    """
+    if name in card_names("threat_models"):
+        card = find_threat_card(name)
+        kind, size = card.kind, parse_eps(card.default_eps if eps is None else eps)
+    else:
+        kind = THREATS.entry(name).name
+        if eps is None:
+            raise UserError(f"threat {name!r} has no card and so no default size; pass --eps")
+        size = parse_eps(eps)
+    threat = THREATS.get(kind)(float(size))
+    largest = threat.max_eps(shape)
+    if float(size) > largest:
+        hint = f"; did you mean {size.text}/255?" if float(size) / 255 <= largest and "/" not in size.text else ""
+        raise UserError(f"eps {size.text} is larger than {largest:g}, the most that threat {name!r} can mean here{hint}")
+    return threat, size

@@ -76,5 +76,15 @@ class LpThreat:
         return radius[:, None, None, None] * direction
 
 
+def linf(eps: float) -> LpThreat:
+    """The ℓ∞ ball of radius ``eps``."""
+    return LpThreat("linf", eps)
+
+
+def l2(eps: float) -> LpThreat:
+    """The ℓ2 ball of radius ``eps``."""
+    return LpThreat("l2", eps)
+
+
 def _l2(x: Tensor) -> Tensor:
     return x.flatten(1).norm(dim=1)[:, None, None, None]

@@ -1,0 +1,281 @@
+"""The YAML cards of models and threats: their schemas, and how a name leads to a card.
+
+A bare name means a card: ``models/NAME.yaml`` under the working directory first, then the packaged ones. A path ends in
+``.yaml``. There is no other source, and no fall from one to another. Cards are data: nothing in them is executed, and the
+names in them point into this package's registries only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from rdc_bench.eps import parse_eps
+from rdc_bench.errors import UserError, unknown_name
+
+SCHEMA_VERSION = 1
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=100)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Strict(BaseModel):
+    """Unknown fields are errors, and values cannot change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class Weights(Strict):
+    """Weights beside the card: a safetensors file and its SHA-256."""
+
+    file: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*\.safetensors$")]
+    sha256: Sha256
+
+
+class ClassifierSpec(Strict):
+    """An ordinary classifier: a network of :mod:`rdc_bench.networks` from images in [0, 1] to logits."""
+
+    kind: Literal["classifier"]
+    architecture: str
+    config: dict[str, Any]
+    weights: Weights
+
+
+class DenoiserSpec(Strict):
+    """A denoiser: ``EDMPrecond`` with its configuration. Not a classifier by itself."""
+
+    kind: Literal["denoiser"]
+    architecture: Literal["EDMPrecond"]
+    config: dict[str, Any]
+    weights: Weights
+
+
+class DiffusionClassifierSpec(Strict):
+    """Arguments of :class:`rdc_bench.defenses.DiffusionClassifier` on the denoiser of another card."""
+
+    kind: Literal["diffusion-classifier"]
+    denoiser: Name
+    levels: Annotated[int, Field(ge=1)] = 16
+    grid: Literal["log-normal", "gauss", "log-uniform", "uniform", "reference"] = "log-normal"
+    log_mean: float = 0.0
+    log_std: Annotated[float, Field(gt=0)] = 1.0
+    weighting: Literal["edm", "elbo", "simple", "reference"] = "edm"
+    noise: Literal["shared", "fresh", "fixed"] = "shared"
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    rows_per_pass: Annotated[int, Field(ge=1)] = 128
+    seed: int = 0
+
+
+class MaximizationSpec(Strict):
+    """Arguments of :class:`rdc_bench.defenses.LikelihoodMaximization` on the denoiser of another card."""
+
+    denoiser: Name
+    eta: str = "8/255"
+    steps: Annotated[int, Field(ge=1)] = 5
+    step_size: Annotated[float, Field(gt=0)] = 0.1
+    optimizer: Literal["adam", "normalized"] = "adam"
+    sigma: tuple[float, float] = (0.4, 0.6)
+    draws: Annotated[int, Field(ge=1)] = 1
+    gradient: Literal["exact", "bpda"] = "exact"
+    noise: Literal["shared", "fixed"] = "shared"
+    rows_per_pass: Annotated[int, Field(ge=1)] = 128
+    seed: int = 0
+
+
+class RDCSpec(Strict):
+    """Likelihood maximisation in front of the classifier of another card."""
+
+    kind: Literal["rdc"]
+    likelihood_maximization: MaximizationSpec
+    classifier: Name
+
+
+class RegisteredSpec(Strict):
+    """A model made by a registered function (``@rdc_bench.model``)."""
+
+    kind: Literal["registered"]
+    factory: str
+
+
+ModelSpec = Annotated[
+    ClassifierSpec | DenoiserSpec | DiffusionClassifierSpec | RDCSpec | RegisteredSpec, Field(discriminator="kind")
+]
+
+
+class Training(Strict):
+    """How the weights came about."""
+
+    command: str
+    seed: int
+    images: int
+    seconds: float
+    data: str
+    data_sha256: Sha256
+    date: str
+    versions: dict[str, str]
+
+
+class Reported(Strict):
+    """A figure published elsewhere, as a fraction."""
+
+    metric: str
+    value: Annotated[float, Field(ge=0, le=1)]
+    source: str
+
+
+class ModelCard(Strict):
+    """What a model is, where it comes from, and how to build it."""
+
+    schema_version: Literal[1]
+    name: Name
+    title: str
+    summary: str = ""
+    role: Literal["defense", "baseline", "part"]
+    dataset: str
+    image_shape: tuple[int, int, int]
+    num_classes: Annotated[int, Field(ge=2)]
+    license: str
+    source: str
+    paper: str | None = None
+    model: ModelSpec
+    training: Training | None = None
+    validation: dict[str, float] = {}
+    reported: list[Reported] = []
+
+
+class ThreatCard(Strict):
+    """A threat model by name: its kind, its usual size, and where it is defined."""
+
+    schema_version: Literal[1]
+    name: Name
+    title: str
+    kind: str
+    default_eps: str
+    unit: str
+    paper: str
+
+    @field_validator("default_eps")
+    @classmethod
+    def _parses(cls, text: str) -> str:
+        try:
+            parse_eps(text)
+        except UserError as error:
+            raise ValueError(str(error)) from error
+        return text
+
+
+class LoadedCard(BaseModel):
+    """A card, the file that it was read from, and the SHA-256 of that file."""
+
+    model_config = ConfigDict(arbitrary_types_allowed=True, frozen=True)
+
+    card: ModelCard
+    path: Path
+    sha256: str
+
+
+C = TypeVar("C", bound=Strict)
+
+
+def packaged(folder: str) -> Path:
+    """Where ``models`` or ``threat_models`` lie: inside an installed wheel, or at the top of a checkout."""
+    installed = Path(__file__).parent / "_cards" / folder
+    return installed if installed.is_dir() else Path(__file__).parents[1] / folder
+
+
+def card_names(folder: str) -> dict[str, Path]:
+    """Names and files of all cards that a bare name can lead to; the working directory's hide the packaged ones."""
+    found: dict[str, Path] = {}
+    for place in (packaged(folder), Path.cwd() / folder):
+        found |= {path.stem: path for path in sorted(place.glob("*.yaml"))}
+    return found
+
+
+def find_model_card(name: str) -> LoadedCard:
+    """The model card that ``name`` (a bare name or a path to a ``.yaml`` file) leads to."""
+    path = _find(name, "models", "model")
+    card = read_card(path, ModelCard)
+    return LoadedCard(card=card, path=path, sha256=hashlib.sha256(path.read_bytes()).hexdigest())
+
+
+def find_threat_card(name: str) -> ThreatCard:
+    """The threat card that ``name`` leads to."""
+    return read_card(_find(name, "threat_models", "threat"), ThreatCard)
+
+
+def read_card(path: Path, schema: type[C]) -> C:
+    """Read and validate one card. Errors name the file, the line and the field."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        data = yaml.safe_load(text)
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read ({error})") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}:{mark.line + 1}" if mark else str(path)
+        raise UserError(f"{where}: not valid YAML ({getattr(error, 'problem', error)})") from error
+    if not isinstance(data, dict):
+        raise UserError(f"{path}: a card is a mapping of fields, not {type(data).__name__}")
+    try:
+        card = schema.model_validate(data)
+    except ValidationError as error:
+        raise _explained(path, text, schema, error) from error
+    name = getattr(card, "name", path.stem)
+    if name != path.stem:
+        raise UserError(f"{path}: the card is called {name!r}; card and file must have the same name")
+    return card
+
+
+def _explained(path: Path, text: str, schema: type[Strict], error: ValidationError) -> UserError:
+    """The first validation error as one line with file, line number, field, and close matches for a mistyped field."""
+    first = error.errors()[0]
+    # pydantic inserts the tag of a union member into the location; only keys of the file are meant here.
+    field = [str(part) for part in first["loc"]]
+    shown = ".".join(field)
+    line = _line_of(text, field)
+    if first["type"] == "extra_forbidden":
+        return unknown_name(f"field in {path}:{line}", shown, _fields(schema), "Remove it or correct it.")
+    return UserError(f"{path}:{line}: field {shown!r}: {first['msg']}")
+
+
+def _fields(schema: type[BaseModel]) -> set[str]:
+    members = {ClassifierSpec, DenoiserSpec, DiffusionClassifierSpec, RDCSpec, MaximizationSpec, Weights, Training, Reported}
+    if schema is not ModelCard:
+        members = set()
+    return {name for member in members | {schema} for name in member.model_fields}
+
+
+def _line_of(text: str, field: list[str]) -> int:
+    """The line of the deepest part of ``field`` that appears as a key, in order."""
+    line = 1
+    lines = text.split("\n")
+    for part in field:
+        for i in range(line - 1, len(lines)):
+            if re.match(rf"\s*(- )?['\"]?{re.escape(part)}['\"]?\s*:", lines[i]):
+                line = i + 1
+                break
+    return line
+
+
+def _find(name: str, folder: str, kind: str) -> Path:
+    if name.endswith((".yaml", ".yml")):
+        path = Path(name)
+        if not path.is_file():
+            raise UserError(f"{kind} card {name}: no such file")
+        return path
+    names = card_names(folder)
+    if name not in names:
+        raise unknown_name(kind, name, names, f"`rdc-bench list {kind}s` shows them all; a path to a card ends in .yaml.")
+    return names[name]
+
+
+@cache
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's contents."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
