@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rdc_bench.data import fashion_mnist
-from rdc_bench.data.dataset import Dataset
-from rdc_bench.errors import UserError, unknown_name
+from rdc_bench.data import cifar10, fashion_mnist, image_folder
+from rdc_bench.data.dataset import SPLITS, Dataset, DatasetInfo
+from rdc_bench.errors import unknown_name
 
-__all__ = ["DATASETS", "Dataset", "list_datasets", "load_dataset"]
+__all__ = ["DATASETS", "SPLITS", "Dataset", "DatasetInfo", "list_datasets", "load_dataset"]
 
-DATASETS = {"fashion-mnist": fashion_mnist.load}
-SPLITS = ("train", "validation", "test")
+DATASETS = {info.name: info for info in (fashion_mnist.INFO, cifar10.INFO, image_folder.INFO)}
 
 
 def list_datasets() -> list[str]:
@@ -30,12 +29,13 @@ def load_dataset(
     """The first ``n`` images (all when None) of a split.
 
     Args:
-        data_dir: look here and nowhere else. allow_download: fetch what is missing into the cache.
+        data_dir: look here and nowhere else. allow_download: without ``data_dir``, fetch what is missing into the cache.
     Raises: ``UserError`` for an unknown name or split, missing files, or ``n`` out of range.
     """
     if name not in DATASETS:
         raise unknown_name("dataset", name, DATASETS, "`rdc-bench list datasets` shows them all.")
     if split not in SPLITS:
         raise unknown_name("split", split, SPLITS, f"Splits: {', '.join(SPLITS)}.")
-    dataset = DATASETS[name](split, n=n, data_dir=Path(data_dir) if data_dir else None, allow_download=allow_download)
+    folder = Path(data_dir) if data_dir else None
+    dataset = DATASETS[name].load(split, n=n, data_dir=folder, allow_download=allow_download)
     return dataset if n is None else dataset.head(n)

@@ -1,15 +1,20 @@
-"""What a dataset is: labelled images with a fingerprint."""
+"""What a dataset is: labelled images with a fingerprint, cut into splits."""
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from rdc_bench.errors import UserError
+
+SPLITS = ("train", "validation", "test")
+VALIDATION = 5000
 
 
 @dataclass(frozen=True)
@@ -56,3 +61,37 @@ class Dataset:
     def between(self, start: int, stop: int, split: str | None = None) -> Dataset:
         """Images ``start`` to ``stop − 1``, optionally under another split's name."""
         return replace(self, split=split or self.split, pixels=self.pixels[start:stop], labels=self.labels[start:stop])
+
+
+class Loader(Protocol):
+    """What reads a dataset."""
+
+    def __call__(self, split: str, *, n: int | None, data_dir: Path | None, allow_download: bool) -> Dataset:
+        """At least the first ``n`` images of a split, as far as there are so many (all when None)."""
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """What is known of a dataset before it is read.
+
+    Attributes:
+        summary: one line for a list of datasets. load: reads it.
+        classes: class names, index = label; shape: (C, H, W). Both None where they depend on the user's files.
+    """
+
+    name: str
+    summary: str
+    classes: tuple[str, ...] | None
+    shape: tuple[int, int, int] | None
+    load: Loader
+
+
+def rows_of_split(split: str, total: int, n: int | None = None) -> slice:
+    """Rows of the first ``n`` images (all when None) of a split, within the set of ``total`` images that it is cut from.
+
+    ``validation`` is the last 5,000 training images (the last tenth of fewer than 10,000), ``train`` the rest; ``test`` is
+    the whole test set.
+    """
+    held_out = VALIDATION if total >= 2 * VALIDATION else -(-total // 10)
+    start, stop = {"train": (0, total - held_out), "validation": (total - held_out, total), "test": (0, total)}[split]
+    return slice(start, stop if n is None else min(stop, start + max(n, 0)))

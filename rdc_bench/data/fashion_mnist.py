@@ -8,22 +8,24 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import math
 import struct
+import zlib
 from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from rdc_bench.data.dataset import Dataset
+from rdc_bench.data.dataset import Dataset, DatasetInfo, rows_of_split
 from rdc_bench.data.files import cache_dir, download
 from rdc_bench.errors import UserError
 
 CLASSES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 URL = "https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion"
-VALIDATION = 5000
 BUNDLED = 1000
+MAX_RANK = 32  # of an IDX array: as many dimensions as every numpy takes
 
 #: SHA-256 of the uncompressed IDX files (the compressed ones differ between distributors).
 SHA256 = {
@@ -45,23 +47,26 @@ def load(split: str, *, n: int | None = None, data_dir: Path | None = None, allo
     folder = _find(f"{prefix}-images-idx3-ubyte", data_dir, allow_download)
     pixels = torch.from_numpy(read_idx(_read_checked(folder, f"{prefix}-images-idx3-ubyte"))).unsqueeze(1)
     labels = torch.from_numpy(read_idx(_read_checked(folder, f"{prefix}-labels-idx1-ubyte"))).long()
-    full = Dataset("fashion-mnist", split, pixels, labels, CLASSES, str(folder))
-    if split == "train":
-        return full.between(0, len(full) - VALIDATION)
-    if split == "validation":
-        return full.between(len(full) - VALIDATION, len(full))
-    return full
+    rows = rows_of_split(split, len(labels), n)
+    return Dataset("fashion-mnist", split, pixels[rows], labels[rows], CLASSES, str(folder))
+
+
+INFO = DatasetInfo(
+    "fashion-mnist", "28×28 grey images of clothing (Xiao et al. 2017); 1,000 test images bundled", CLASSES, (1, 28, 28), load
+)
 
 
 def read_idx(raw: bytes) -> np.ndarray:
     """Decode an IDX file of unsigned bytes (magic 0x0000 08 rank, big-endian sizes, data)."""
-    if len(raw) < 4 or raw[:3] != b"\x00\x00\x08":
+    if len(raw) < 4 or raw[:3] != b"\x00\x00\x08" or raw[3] > MAX_RANK:
         raise UserError("not an IDX file of unsigned bytes")
-    shape = struct.unpack(f">{raw[3]}I", raw[4 : 4 + 4 * raw[3]])
-    data = np.frombuffer(raw, np.uint8, offset=4 + 4 * raw[3])
-    if data.size != np.prod(shape):
-        raise UserError(f"IDX file is truncated: {data.size} bytes for shape {shape}")
-    return data.reshape(shape).copy()
+    start = 4 + 4 * raw[3]
+    if len(raw) < start:
+        raise UserError("IDX file is truncated: its header is incomplete")
+    shape = struct.unpack(f">{raw[3]}I", raw[4:start])
+    if len(raw) - start != math.prod(shape):
+        raise UserError(f"IDX file is truncated or too long: {len(raw) - start} bytes for shape {shape}")
+    return np.frombuffer(raw, np.uint8, offset=start).reshape(shape).copy()
 
 
 def _bundled() -> Dataset:
@@ -85,7 +90,7 @@ def _find(stem: str, data_dir: Path | None, allow_download: bool) -> Path:
     for place in places:
         if any((place / f"{stem}{ending}").is_file() for ending in ("", ".gz")):
             return place
-    if allow_download:
+    if allow_download and data_dir is None:
         for name in SHA256:
             download(f"{URL}/{name}.gz", cache / f"{name}.gz")
         return cache
@@ -97,11 +102,11 @@ def _find(stem: str, data_dir: Path | None, allow_download: bool) -> Path:
 
 
 def _read_checked(folder: Path, stem: str) -> bytes:
-    plain, packed = folder / stem, folder / f"{stem}.gz"
+    path = folder / stem if (folder / stem).is_file() else folder / f"{stem}.gz"
     try:
-        raw = plain.read_bytes() if plain.is_file() else gzip.decompress(packed.read_bytes())
-    except (OSError, EOFError) as error:
-        raise UserError(f"{packed}: cannot be read ({error})") from error
+        raw = path.read_bytes() if path.name == stem else gzip.decompress(path.read_bytes())
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"{path}: cannot be read ({error})") from error
     if hashlib.sha256(raw).hexdigest() != SHA256[stem]:
-        raise UserError(f"{folder / stem}: the contents are not the official Fashion-MNIST file (SHA-256 differs)")
+        raise UserError(f"{path}: the contents are not the official Fashion-MNIST file (SHA-256 differs)")
     return raw
