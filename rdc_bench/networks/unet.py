@@ -43,7 +43,7 @@ class SelfAttention(nn.Module):
 
     def __init__(self, channels: int, head_channels: int = 32) -> None:
         super().__init__()
-        self.heads = channels // head_channels
+        self.heads = max(1, channels // head_channels)
         self.norm = nn.GroupNorm(8, channels)
         self.qkv = nn.Conv2d(channels, 3 * channels, 1)
         self.out = _zeroed(nn.Conv2d(channels, channels, 1))
