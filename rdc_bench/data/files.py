@@ -21,18 +21,23 @@ def download(url: str, target: Path) -> None:
     """Fetch ``url`` into ``target``, which appears only when it is complete. The caller checks the contents."""
     if target.is_file():
         return
-    partial = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with urllib.request.urlopen(url, timeout=60) as response, partial.open("wb") as out:
-            while block := response.read(1 << 20):
-                out.write(block)
-            # Reading in blocks, http.client takes a connection that was cut for the end of the file.
-            expected = response.headers["Content-Length"]
-            if expected is not None and out.tell() != int(expected):
-                raise OSError(f"the connection closed after {out.tell():,} of {int(expected):,} bytes")
-        partial.replace(target)
+        partial = target.with_name(f".{target.name}.{os.getpid()}.part")
+        try:
+            _fetch(url, partial)
+            partial.replace(target)
+        finally:
+            partial.unlink(missing_ok=True)
     except (OSError, http.client.HTTPException) as error:
         raise UserError(f"cannot download {url}: {error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
+
+
+def _fetch(url: str, path: Path) -> None:
+    with urllib.request.urlopen(url, timeout=60) as response, path.open("wb") as out:
+        while block := response.read(1 << 20):
+            out.write(block)
+        # Reading in blocks, http.client takes a connection that was cut for the end of the file.
+        expected = response.headers["Content-Length"]
+        if expected is not None and out.tell() != int(expected):
+            raise OSError(f"the connection closed after {out.tell():,} of {int(expected):,} bytes")

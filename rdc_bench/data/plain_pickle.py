@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import math
 import pickle
+import pickletools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -25,12 +26,20 @@ def load_plain(raw: bytes, name: str) -> dict[Any, Any]:
     Raises: ``UserError`` when it is damaged, is no dict, or asks for anything else.
     """
     try:
+        _check_memo(raw)
         loaded = _PlainUnpickler(io.BytesIO(raw), encoding="bytes").load()
     except Exception as error:  # the unpickler raises whatever the damaged or hostile part of the file leads to
         raise UserError(f"{name}: refused, not a pickle of plain data ({error})") from error
     if type(loaded) is not dict:
         raise UserError(f"{name}: refused, holds a {type(loaded).__name__} instead of a dict")
     return {key: value.values if isinstance(value, _Array) else value for key, value in loaded.items()}
+
+
+def _check_memo(raw: bytes) -> None:
+    """Refuse a memo index that no honest pickle of this size needs: the unpickler allocates memory up to the index."""
+    for opcode, argument, _ in pickletools.genops(raw):
+        if opcode.name.endswith("PUT") and isinstance(argument, int) and argument > len(raw):
+            raise pickle.UnpicklingError(f"its memo index is {argument}")
 
 
 class _PlainUnpickler(pickle.Unpickler):
