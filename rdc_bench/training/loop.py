@@ -49,6 +49,7 @@ class Schedule:
 
     @property
     def steps(self) -> int:
+        """Optimiser steps in all."""
         return max(1, self.images // self.batch_size)
 
 
@@ -77,7 +78,8 @@ def fit(
 
     Args:
         progress: called with (steps done, steps in all, running loss).
-    Raises: ``UserError`` for a checkpoint of another schedule or dataset; ``FloatingPointError`` when the loss is not finite.
+    Raises: ``UserError`` for a damaged checkpoint or one of another schedule, dataset or network; ``FloatingPointError`` when
+        the loss or its gradient is not finite.
     """
     model = model.to(device)
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(schedule.ema), use_buffers=True)
@@ -85,22 +87,23 @@ def fit(
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _cosine(step, schedule))
     parts = {"model": model, "average": average, "optimizer": optimizer, "scheduler": scheduler}
     identity = {**asdict(schedule), "data": data.sha256}
-    step, seconds = _resume(checkpoint, parts, identity, device)
+    first, seconds = _resume(checkpoint, parts, identity, device)
 
     started = saved = time.monotonic()
     running = math.nan
     model.train()
-    for step in range(step, schedule.steps):
+    for step in range(first, schedule.steps):
         x, y = _batch(data, schedule, step)
         value = loss(model, x.to(device), y.to(device), generator(schedule.seed, "loss", step))
         optimizer.zero_grad(set_to_none=True)
         value.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        norm = nn.utils.clip_grad_norm_(model.parameters(), 1.0).item()
+        # Before the update, so that no checkpoint can hold weights that are not finite.
+        if not (math.isfinite(value.item()) and math.isfinite(norm)):
+            raise FloatingPointError(f"at step {step} the training loss is {value.item()} and its gradient's norm {norm}")
         optimizer.step()
         scheduler.step()
         average.update_parameters(model)
-        if not math.isfinite(value.item()):
-            raise FloatingPointError(f"the training loss became {value.item()} at step {step}")
         running = value.item() if math.isnan(running) else 0.99 * running + 0.01 * value.item()
         progress(step + 1, schedule.steps, running)
         if time.monotonic() - saved > checkpoint_seconds or step + 1 == schedule.steps:
@@ -153,13 +156,20 @@ def _resume(path: Path, parts: dict, identity: dict, device: str) -> tuple[int, 
         return 0, 0.0
     try:
         saved = torch.load(path, map_location=device, weights_only=True)
+        different = sorted(k for k in identity if saved["identity"].get(k) != identity[k])
     except Exception as error:  # torch raises whatever the damaged part of the file leads to
-        raise UserError(f"{path}: not a readable checkpoint ({error})") from error
-    different = sorted(k for k in identity if saved["identity"].get(k) != identity[k])
+        raise UserError(f"{path}: not a readable checkpoint ({_first_line(error)})") from error
     if different:
         raise UserError(
             f"{path}: belongs to another training run (differs in {', '.join(different)}); remove it or pass --fresh"
         )
-    for name, part in parts.items():
-        part.load_state_dict(saved["state"][name])
+    try:
+        for name, part in parts.items():
+            part.load_state_dict(saved["state"][name])
+    except (KeyError, RuntimeError, ValueError) as error:
+        raise UserError(f"{path}: belongs to another network ({_first_line(error)}); remove it or pass --fresh") from error
     return saved["step"], saved["seconds"]
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
