@@ -16,7 +16,7 @@ import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -57,8 +57,10 @@ def _drawn(keys: Sequence[Key], shape: Sequence[int], fill: Callable[..., Tensor
 
 @dataclass
 class _Draws:
+    """The images announced, and for each the number of the model's next call on it."""
+
     rows: Sequence[Key]
-    calls: Iterator[int] = field(default_factory=itertools.count)
+    calls: Sequence[Iterator[int]]
 
 
 _draws: ContextVar[_Draws | None] = ContextVar("rdc_bench_draws", default=None)
@@ -71,7 +73,25 @@ def draws_for(rows: Sequence[Key]) -> Iterator[None]:
     A batch of ``r · len(rows)`` images holds ``r`` independent draws of the same images, one whole copy after the other
     (expectation over transformation). Successive calls draw anew.
     """
-    token = _draws.set(_Draws(list(rows)))
+    with _announced(_Draws(list(rows), [itertools.count() for _ in rows])):
+        yield
+
+
+@contextlib.contextmanager
+def only_row(index: int) -> Iterator[None]:
+    """Inside, the model is called on image ``index`` of the surrounding :func:`draws_for` alone.
+
+    For attacks that cannot keep a batch together. Each image counts its own calls, so its draws do not depend on how often the
+    others were shown. Without an announcement around it, this does nothing.
+    """
+    draws = _draws.get()
+    with _announced(draws and _Draws([draws.rows[index]], [draws.calls[index]])):
+        yield
+
+
+@contextlib.contextmanager
+def _announced(draws: _Draws | None) -> Iterator[None]:
+    token = _draws.set(draws)
     try:
         yield
     finally:
@@ -91,5 +111,5 @@ def row_keys(batch: int) -> list[Key]:
     n = len(draws.rows)
     if batch % n:
         raise ValueError(f"a randomised model was called with {batch} images, no multiple of the {n} that it was told of")
-    call = next(draws.calls)
-    return [(*draws.rows[i % n], call, i // n) for i in range(batch)]
+    calls = [next(calls) for calls in draws.calls]
+    return [(*draws.rows[i % n], calls[i % n], i // n) for i in range(batch)]
