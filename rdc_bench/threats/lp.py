@@ -11,8 +11,8 @@ from torch import Tensor
 
 Norm = Literal["linf", "l2"]
 
-#: A distance above ε by no more than this share is rounding: float32 images near 1 carry errors of about 1e-7.
-ROUNDING = 1e-5
+#: Rounding that a float32 pixel in [0, 1] may carry: its spacing near 1 is 6e-8.
+ROUNDING = 1e-7
 
 
 class LpThreat:
@@ -40,7 +40,7 @@ class LpThreat:
         """Whether each image is finite, in [0, 1] and within ε of ``x`` up to rounding; bool (B,)."""
         flat = adversarial.flatten(1)
         in_range = (flat >= 0).all(dim=1) & (flat <= 1).all(dim=1)  # false for NaN as well
-        return in_range & (self.distance(x, adversarial) <= self.eps * (1 + ROUNDING))
+        return in_range & (self.distance(x, adversarial) <= self.eps + ROUNDING * self.max_eps(x.shape[1:]))
 
     def project(self, x: Tensor, adversarial: Tensor) -> Tensor:
         """The nearest image in the ℓ∞ set; for ℓ2, the radial projection followed by clipping, which stays inside."""

@@ -63,8 +63,8 @@ class StAdvThreat:
 
     def distance(self, x: Tensor, adversarial: Tensor) -> Tensor:
         """The smallest bound that reaches each image, by bisection to ε/1000; infinite for images outside the threat set."""
-        reached = torch.full((len(x),), self.eps, dtype=torch.float64)
-        missed = torch.zeros_like(reached)
+        missed = torch.zeros(len(x), dtype=torch.float64)
+        reached = missed.masked_fill(~_between(adversarial, x, x).cpu(), self.eps)
         for _ in range(10):
             middle = (reached + missed) / 2
             inside = _between(adversarial, *self.bounds(x, middle)).cpu()
