@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from rdc_bench.diffusion.precondition import EDMPrecond
+from rdc_bench.training.diffusion import multihead_loss, teacher_loss
+
+TINY: dict[str, Any] = {"fine": 8, "coarse": 32, "blocks": (1, 1), "head": 32, "head_blocks": 1, "embedding": 16}
+
+
+def denoiser(class_in_trunk: bool, *, untrained: bool = False) -> EDMPrecond:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = EDMPrecond(8, 1, label_dim=4, class_in_trunk=class_in_trunk, **TINY)
+        if not untrained:
+            for p in model.parameters():
+                torch.nn.init.normal_(p, std=0.1)
+    return model
+
+
+@pytest.fixture
+def batch() -> tuple[Tensor, Tensor]:
+    g = torch.Generator().manual_seed(0)
+    return torch.rand(6, 1, 8, 8, generator=g), torch.randint(0, 4, (6,), generator=g)
+
+
+def generator() -> torch.Generator:
+    return torch.Generator().manual_seed(5)
+
+
+def test_teacher_loss_depends_on_its_generator_only(batch: tuple[Tensor, Tensor]) -> None:
+    model, loss = denoiser(True), teacher_loss(-0.6, 1.2, 0.1)
+    first = loss(model, *batch, generator())
+    torch.manual_seed(17)
+    assert torch.equal(first, loss(model, *batch, generator()))
+    first.backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_dropped_labels_are_not_seen(batch: tuple[Tensor, Tensor]) -> None:
+    model, (x, y) = denoiser(True), batch
+    dropped, kept = teacher_loss(-0.6, 1.2, 1.0), teacher_loss(-0.6, 1.2, 0.0)
+    assert torch.equal(dropped(model, x, y, generator()), dropped(model, x, (y + 1) % 4, generator()))
+    assert not torch.equal(kept(model, x, y, generator()), kept(model, x, (y + 1) % 4, generator()))
+
+
+def test_student_that_equals_its_teacher_has_no_loss(batch: tuple[Tensor, Tensor]) -> None:
+    teacher, student = denoiser(False), denoiser(False)
+    assert multihead_loss(teacher, 0.0, 1.0, heads=2)(student, *batch, generator()).item() < 1e-10
+
+
+def test_distillation_trains_the_student_alone(batch: tuple[Tensor, Tensor]) -> None:
+    teacher, student = denoiser(True), denoiser(False, untrained=True)
+    value = multihead_loss(teacher, 0.0, 1.0, heads=2)(student, *batch, generator())
+    assert value > 0
+    value.backward()
+    assert all(p.grad is None and not p.requires_grad for p in teacher.parameters())
+    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in student.parameters())
+
+
+@pytest.mark.parametrize("heads", [0, 1, 3])
+def test_distilled_classes_are_the_true_one_others_and_none(batch: tuple[Tensor, Tensor], heads: int) -> None:
+    student, (x, y) = denoiser(False), batch
+    shown: list[Tensor] = []
+    original = student.for_classes
+
+    def recording(z_noisy: Tensor, sigma: Tensor, class_labels: Tensor) -> Tensor:
+        shown.append(class_labels)
+        return original(z_noisy, sigma, class_labels)
+
+    student.for_classes = recording  # type: ignore[method-assign]
+    multihead_loss(denoiser(True), 0.0, 1.0, heads=heads)(student, x, y, generator())
+    (labels,) = shown
+    assert labels.shape == (6, heads + 2, 4)
+    assert torch.equal(labels[:, 0].argmax(dim=1), y)
+    assert labels[:, -1].abs().sum() == 0
+    for row in labels[:, :-1].argmax(dim=2):
+        assert len(set(row.tolist())) == heads + 1
