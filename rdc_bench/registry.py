@@ -15,11 +15,14 @@ import sys
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Generic, TypeVar
 
 from rdc_bench.errors import UserError, unknown_name
 
 T = TypeVar("T")
+
+_PLUGIN_PREFIX = "rdc_bench_plugin_"
 
 
 @dataclass(frozen=True)
@@ -37,10 +40,12 @@ class Registry(Generic[T]):
     Args:
         kind: singular noun for messages, e.g. ``"attack"``; the entry-point group is ``rdc_bench.<kind>s``.
         builtin: name → ``"module:attribute"`` of what this package provides.
+        type_: what entry points must lead to, if only one type will do.
     """
 
-    def __init__(self, kind: str, builtin: dict[str, str]) -> None:
+    def __init__(self, kind: str, builtin: dict[str, str], type_: type[T] | None = None) -> None:
         self.kind = kind
+        self._type = type_
         self._entries: dict[str, Entry[T]] = {name: Entry(name, "rdc_bench", path) for name, path in builtin.items()}
         self._entry_points_read = False
 
@@ -78,11 +83,25 @@ class Registry(Generic[T]):
             return
         self._entry_points_read = True
         for point in importlib.metadata.entry_points(group=f"rdc_bench.{self.kind}s"):
-            origin = point.dist.name if point.dist else point.value
+            origin = point.module.partition(".")[0]
             try:
-                self.register(point.name, point.load(), origin)
+                target = point.load()
+                if self._type is not None and not isinstance(target, self._type):
+                    raise TypeError(f"{point.value} is no {self._type.__name__}; is its decorator missing?")
+                held = self._entries.get(point.name)
+                if held is None or held.origin != origin:  # otherwise its decorator has registered it
+                    self.register(point.name, target, origin)
             except Exception as error:  # somebody else's code: whatever it raises must not hide the built-ins
                 warnings.warn(f"plugin {point.name!r} of {origin} cannot be loaded: {error}", stacklevel=2)
+
+
+def origin_of(module: ModuleType | None) -> str:
+    """Where something defined in ``module`` comes from: its top-level package, or the file if it is a plugin file."""
+    if module is None:
+        return "__main__"
+    if module.__name__.startswith(_PLUGIN_PREFIX) and module.__file__:
+        return module.__file__
+    return module.__name__.partition(".")[0]
 
 
 def load_plugin(path: str | Path) -> None:
@@ -90,7 +109,7 @@ def load_plugin(path: str | Path) -> None:
     path = Path(path)
     if not path.is_file():
         raise UserError(f"plugin {path}: no such file")
-    name = f"rdc_bench_plugin_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
+    name = f"{_PLUGIN_PREFIX}{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise UserError(f"plugin {path}: not a Python file (its name must end in .py)")
@@ -100,6 +119,6 @@ def load_plugin(path: str | Path) -> None:
         spec.loader.exec_module(module)
     except UserError:
         raise
-    except BaseException as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[name]
         raise UserError(f"plugin {path}: {type(error).__name__}: {error}") from error

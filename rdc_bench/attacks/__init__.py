@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rdc_bench.errors import UserError, unknown_name
-from rdc_bench.registry import Registry
+from rdc_bench.registry import Registry, origin_of
 
 __all__ = ["ATTACKS", "Attack", "attack", "list_attacks"]
 
@@ -94,6 +94,7 @@ ATTACKS: Registry[Attack] = Registry(
         "autoattack-rand": "rdc_bench.attacks.auto:autoattack_rand",
         "stadv": "rdc_bench.attacks.stadv:stadv",
     },
+    Attack,
 )
 
 
@@ -110,9 +111,8 @@ def attack(name: str, *, threats: Sequence[str], gradient: str = "white-box") ->
         missing = [option for option, default in made.defaults.items() if default is inspect.Parameter.empty]
         if missing:
             raise UserError(f"attack {name!r}: option {missing[0]!r} has no default")
-        origin = inspect.getmodule(function if inspect.isroutine(function) else type(function))
-        module = origin.__name__ if origin else "__main__"
-        ATTACKS.register(name, made, "rdc_bench" if module.startswith("rdc_bench.") else getattr(origin, "__file__", module))
+        module = inspect.getmodule(function if inspect.isroutine(function) else type(function))
+        ATTACKS.register(name, made, origin_of(module))
         return made
 
     return decorate
