@@ -224,14 +224,14 @@ def read_card(path: Path, schema: type[C]) -> C:
     try:
         card = schema.model_validate(data)
     except ValidationError as error:
-        raise _explained(path, text, schema, error) from error
+        raise _explained(path, text, error) from error
     name = getattr(card, "name", path.stem)
     if name != path.stem:
         raise UserError(f"{path}: the card is called {name!r}; card and file must have the same name")
     return card
 
 
-def _explained(path: Path, text: str, schema: type[Strict], error: ValidationError) -> UserError:
+def _explained(path: Path, text: str, error: ValidationError) -> UserError:
     """The first validation error as one line with file, line number, field, and close matches for a mistyped field."""
     first = error.errors()[0]
     # pydantic inserts the tag of a union member into the location; only keys of the file are meant here.
@@ -239,15 +239,13 @@ def _explained(path: Path, text: str, schema: type[Strict], error: ValidationErr
     shown = ".".join(field)
     line = _line_of(text, field)
     if first["type"] == "extra_forbidden":
-        return unknown_name(f"field in {path}:{line}", shown, _fields(schema), "Remove it or correct it.")
+        return unknown_name(f"field in {path}:{line}", field[-1], _fields(), "Remove it or correct it.")
     return UserError(f"{path}:{line}: field {shown!r}: {first['msg']}")
 
 
-def _fields(schema: type[BaseModel]) -> set[str]:
-    members = {ClassifierSpec, DenoiserSpec, DiffusionClassifierSpec, RDCSpec, MaximizationSpec, Weights, Training, Reported}
-    if schema is not ModelCard:
-        members = set()
-    return {name for member in members | {schema} for name in member.model_fields}
+def _fields() -> set[str]:
+    """Every field that any card or part of a card has."""
+    return {name for schema in Strict.__subclasses__() for name in schema.model_fields}
 
 
 def _line_of(text: str, field: list[str]) -> int:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import safetensors.torch
+import torch
 from safetensors import SafetensorError
 from torch import nn
 
@@ -25,12 +27,13 @@ from rdc_bench.cards import (
 )
 from rdc_bench.defenses import RDC, DiffusionClassifier, LikelihoodMaximization
 from rdc_bench.diffusion import EDMPrecond
+from rdc_bench.eps import parse_eps
 from rdc_bench.errors import UserError
 from rdc_bench.networks import network_class
 from rdc_bench.registry import Registry
-from rdc_bench.eps import parse_eps
 
 Factory = Callable[[], nn.Module]
+M = TypeVar("M", bound=nn.Module)
 MODELS: Registry[tuple[ModelCard, Factory]] = Registry("model", {})
 
 
@@ -122,6 +125,20 @@ def weight_files(loaded: LoadedCard) -> dict[str, str]:
     return {}
 
 
+def missing_parts(loaded: LoadedCard) -> list[str]:
+    """What a model lacks to be loaded here: cards and weights files that are not there."""
+    spec = loaded.card.model
+    if isinstance(spec, ClassifierSpec | DenoiserSpec):
+        path = loaded.path.parent / spec.weights.file
+        return [] if path.is_file() else [str(path)]
+    if isinstance(spec, DiffusionClassifierSpec):
+        return missing_parts(find_model_card(spec.denoiser))
+    if isinstance(spec, RDCSpec):
+        parts = (spec.likelihood_maximization.denoiser, spec.classifier)
+        return [missing for part in parts for missing in missing_parts(find_model_card(part))]
+    return []
+
+
 def _maximization(spec: MaximizationSpec) -> LikelihoodMaximization:
     options = spec.model_dump(exclude={"denoiser", "eta"})
     return LikelihoodMaximization(load_denoiser(spec.denoiser), eta=float(parse_eps(spec.eta)), **options)
@@ -134,7 +151,12 @@ def _with_weights(make: Callable[[], nn.Module], weights: Weights, loaded: Loade
     except (TypeError, ValueError) as error:
         raise UserError(f"{loaded.path}: model.config does not fit the architecture: {error}") from error
     load_weights(module, path, weights.sha256)
-    return module
+    return channels_last(module)
+
+
+def channels_last(module: M) -> M:
+    """The same module with its convolutions' weights in the layout that is fastest on CPUs and GPUs alike."""
+    return module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def load_weights(module: nn.Module, path: Path, sha256: str) -> None:
@@ -142,7 +164,9 @@ def load_weights(module: nn.Module, path: Path, sha256: str) -> None:
     if not path.is_file():
         raise UserError(f"{path}: the weights are missing")
     if file_sha256(path) != sha256:
-        raise UserError(f"{path}: SHA-256 differs from the card's; the file is damaged or another one ({path.stat().st_size} bytes)")
+        raise UserError(
+            f"{path}: SHA-256 differs from the card's; the file is damaged or another one ({path.stat().st_size} bytes)"
+        )
     try:
         module.load_state_dict(safetensors.torch.load_file(path), strict=True)
     except SafetensorError as error:

@@ -38,6 +38,12 @@ class Dataset:
         return len(self.labels)
 
     @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width."""
+        _, channels, height, width = self.pixels.shape
+        return channels, height, width
+
+    @property
     def images(self) -> Tensor:
         """Float images in [0, 1], (N, C, H, W)."""
         return self.pixels.float() / 255

@@ -10,7 +10,7 @@ With a uniform prior, ``p(y|x) = softmax_y(log p(x|y))`` and ``log p(x|y) ≈ �
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -110,7 +110,12 @@ class DiffusionClassifier(nn.Module):
         if self.noise != "fresh":
             return for_classes(self.denoiser, z + s * normal(keys, z.shape[1:]).to(z), sigma, classes)
         per_class = [
-            for_classes(self.denoiser, z + s * normal([(*k, c) for k, c in zip(keys, column.tolist(), strict=True)], z.shape[1:]).to(z), sigma, column[:, None])
+            for_classes(
+                self.denoiser,
+                z + s * normal([(*k, c) for k, c in zip(keys, column.tolist(), strict=True)], z.shape[1:]).to(z),
+                sigma,
+                column[:, None],
+            )
             for column in classes.unbind(dim=1)
         ]
         return torch.cat(per_class, dim=1)
@@ -137,7 +142,7 @@ class _ExactGradient(torch.autograd.Function):
     """Logits without a graph; their vector–Jacobian product by a second pass over the same noise."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, classifier: DiffusionClassifier, keys: Sequence[Key]) -> Tensor:
+    def forward(ctx: Any, x: Tensor, classifier: DiffusionClassifier, keys: Sequence[Key]) -> Tensor:
         ctx.save_for_backward(x)
         ctx.classifier, ctx.keys = classifier, keys
         classes = torch.arange(classifier.num_classes, device=x.device).expand(len(x), -1)
@@ -148,7 +153,7 @@ class _ExactGradient(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad_logits: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, grad_logits: Tensor) -> tuple[Tensor, None, None]:
         (x,) = ctx.saved_tensors
         classifier = ctx.classifier
         gradient = torch.zeros_like(x)

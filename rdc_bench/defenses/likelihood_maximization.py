@@ -7,7 +7,7 @@ algorithm 1), by a few steps of stochastic gradient descent.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -151,7 +151,7 @@ class _ExactGradient(torch.autograd.Function):
     """The whole maximisation as one operation, whose backward pass walks the steps in reverse."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, maximization: LikelihoodMaximization, keys: Sequence[Key]) -> Tensor:
+    def forward(ctx: Any, x: Tensor, maximization: LikelihoodMaximization, keys: Sequence[Key]) -> Tensor:
         iterates = maximization.trajectory(x, keys)
         ctx.maximization, ctx.keys = maximization, keys
         ctx.save_for_backward(x, *(t for here in iterates[:-1] for t in here))
@@ -159,7 +159,7 @@ class _ExactGradient(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad_output: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None, None]:
         x, *saved = ctx.saved_tensors
         maximization = ctx.maximization
         adjoint = (grad_output, torch.zeros_like(x), torch.zeros_like(x))

@@ -27,8 +27,10 @@ def for_classes(denoiser: nn.Module, z_noisy: Tensor, sigma: Tensor, class_label
         z_noisy: (B, C, H, W). sigma: (B,). class_labels: index labels (B, m).
     Returns: (B, m, C, H, W).
     """
-    if hasattr(denoiser, "for_classes"):
-        return denoiser.for_classes(z_noisy, sigma, class_labels)
+    own = getattr(denoiser, "for_classes", None)
+    if own is not None:
+        denoised: Tensor = own(z_noisy, sigma, class_labels)
+        return denoised
     m = class_labels.shape[1]
     out = denoiser(z_noisy.repeat_interleave(m, dim=0), sigma.repeat_interleave(m, dim=0), class_labels.flatten())
     return out.unflatten(0, (-1, m))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from rdc_bench.diffusion.denoiser import one_hot
+from rdc_bench.diffusion.precondition import EDMPrecond
 
 
 def training_sigma(batch: int, log_mean: float, log_std: float, generator: torch.Generator) -> Tensor:
@@ -19,7 +20,7 @@ def edm_weight(sigma: Tensor, sigma_data: float) -> Tensor:
 
 
 def denoising_loss(
-    denoiser: nn.Module,
+    denoiser: EDMPrecond,
     z: Tensor,
     labels: Tensor,
     *,
@@ -39,7 +40,7 @@ def denoising_loss(
     return (edm_weight(sigma, denoiser.sigma_data) * error.square().mean(dim=(1, 2, 3))).mean()
 
 
-def distillation_loss(student: nn.Module, teacher: nn.Module, z_noisy: Tensor, sigma: Tensor, class_labels: Tensor) -> Tensor:
+def distillation_loss(student: EDMPrecond, teacher: EDMPrecond, z_noisy: Tensor, sigma: Tensor, class_labels: Tensor) -> Tensor:
     """Multi-head distillation ``E ‖D_mh(z_σ; σ)[y] − D_teacher(z_σ; σ, y)‖²`` (Chen et al., arXiv 2305.15241, eq. 10).
 
     The classes' denoisings differ by little, and only their differences decide the class. The loss is therefore the mean

@@ -18,6 +18,9 @@ class OptimalDenoiser(nn.Module):
         images: (N, C, H, W) in [0, 1]. labels: (N,).
     """
 
+    z: Tensor
+    labels: Tensor
+
     def __init__(self, images: Tensor, labels: Tensor) -> None:
         super().__init__()
         self.register_buffer("z", 2 * images - 1)
@@ -47,6 +50,8 @@ class GaussianDenoiser(nn.Module):
     Args:
         means: (K, C, H, W), in the units of z (images are in [−1, 1]). std: s.
     """
+
+    means: Tensor
 
     def __init__(self, means: Tensor, std: float) -> None:
         super().__init__()

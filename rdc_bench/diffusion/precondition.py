@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -35,7 +38,7 @@ class EDMPrecond(nn.Module):
         sigma_max: float = float("inf"),
         sigma_data: float = 0.5,
         model_type: str = "MultiHeadUNet",
-        **model_kwargs: object,
+        **model_kwargs: Any,
     ) -> None:
         super().__init__()
         self.img_resolution = img_resolution
@@ -45,6 +48,15 @@ class EDMPrecond(nn.Module):
         self.sigma_min = sigma_min
         self.sigma_max = sigma_max
         self.sigma_data = sigma_data
+        #: The arguments that make another denoiser of the same shape.
+        self.config: dict[str, Any] = {
+            "img_resolution": img_resolution,
+            "img_channels": img_channels,
+            "label_dim": label_dim,
+            "sigma_data": sigma_data,
+            "model_type": model_type,
+            **model_kwargs,
+        }
         self.model = network_class(model_type)(
             img_resolution=img_resolution,
             in_channels=img_channels,
@@ -70,8 +82,9 @@ class EDMPrecond(nn.Module):
         if not labels.is_floating_point():
             labels = one_hot(labels, self.label_dim, z_noisy.dtype)
         m = labels.shape[1]
-        if hasattr(self.model, "for_classes"):
-            return self._precondition(z_noisy, sigma, lambda x, c_noise: self.model.for_classes(x, c_noise, labels))
+        with_heads = getattr(self.model, "for_classes", None)
+        if with_heads is not None:
+            return self._precondition(z_noisy, sigma, lambda x, c_noise: with_heads(x, c_noise, labels))
 
         def one_pass_per_class(x: Tensor, c_noise: Tensor) -> Tensor:
             out = self.model(x.repeat_interleave(m, dim=0), c_noise.repeat_interleave(m, dim=0), labels.flatten(0, 1))
@@ -84,7 +97,7 @@ class EDMPrecond(nn.Module):
         labels = torch.arange(self.label_dim, device=z_noisy.device).expand(z_noisy.shape[0], -1)
         return self.for_classes(z_noisy, sigma, labels)
 
-    def _precondition(self, z_noisy: Tensor, sigma: Tensor, network) -> Tensor:
+    def _precondition(self, z_noisy: Tensor, sigma: Tensor, network: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
         sigma = torch.as_tensor(sigma, dtype=z_noisy.dtype, device=z_noisy.device).expand(z_noisy.shape[0])
         s = sigma[:, None, None, None]
         total = (s**2 + self.sigma_data**2).sqrt()

@@ -17,6 +17,8 @@ class SmallResNet(nn.Module):
     """
 
     is_network = True
+    mean: Tensor
+    std: Tensor
 
     def __init__(
         self,

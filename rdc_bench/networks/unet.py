@@ -23,6 +23,8 @@ from torch.nn import functional as F
 class NoiseEmbedding(nn.Module):
     """Sinusoidal embedding of the noise label ``c_noise``, then a two-layer perceptron. Maps (B,) to (B, channels)."""
 
+    frequencies: Tensor
+
     def __init__(self, channels: int, frequencies: int = 16, max_period: float = 64.0) -> None:
         super().__init__()
         octaves = torch.linspace(0.0, 1.0, frequencies)
@@ -176,7 +178,7 @@ class MultiHeadUNet(nn.Module):
         self.noise_embedding = NoiseEmbedding(embedding)
         # No bias: the zero label vector then adds nothing, which is how the unconditional denoiser is asked for.
         self.class_embedding = nn.Linear(label_dim, embedding, bias=False) if label_dim else None
-        self.trunk = Trunk(in_channels, out_channels, patch, fine, coarse, tuple(blocks), embedding)
+        self.trunk = Trunk(in_channels, out_channels, patch, fine, coarse, blocks, embedding)
         self.head = Head(out_channels, patch, coarse, head, head_blocks, embedding)
 
     def forward(self, x: Tensor, noise_labels: Tensor, class_labels: Tensor | None = None) -> Tensor:

@@ -12,9 +12,9 @@ from typing import Protocol
 from torch import Tensor
 
 from rdc_bench.cards import card_names, find_threat_card
+from rdc_bench.eps import Eps, parse_eps
 from rdc_bench.errors import UserError
 from rdc_bench.registry import Registry
-from rdc_bench.eps import Eps, parse_eps
 from rdc_bench.threats.lp import LpThreat
 from rdc_bench.threats.stadv import StAdvThreat
 

@@ -45,11 +45,10 @@ class LpThreat:
     def project(self, x: Tensor, adversarial: Tensor) -> Tensor:
         """The nearest image in the ℓ∞ set; for ℓ2, the radial projection followed by clipping, which stays inside."""
         delta = adversarial - x
-        if self.norm == "linf":
-            delta = delta.clamp(-self.eps, self.eps)
-        else:
-            delta = delta * (self.eps / _l2(delta).clamp_min(self.eps))
-        return (x + delta).clamp(0, 1)
+        within = (
+            delta.clamp(-self.eps, self.eps) if self.norm == "linf" else delta * (self.eps / _l2(delta).clamp_min(self.eps))
+        )
+        return (x + within).clamp(0, 1)
 
     def random_start(self, x: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
         """A random image of the set: uniform in the ℓ∞ ball, uniform in the ℓ2 ball, clipped to [0, 1].

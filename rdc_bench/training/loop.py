@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +24,7 @@ from rdc_bench.files import write_atomically
 from rdc_bench.randomness import generator
 
 #: ``loss(model, x, y, generator) -> scalar``, x in [0, 1].
-Loss = Callable[[nn.Module, Tensor, Tensor, torch.Generator], Tensor]
+Loss = Callable[[Any, Tensor, Tensor, torch.Generator], Tensor]
 
 
 @dataclass(frozen=True)

@@ -2,23 +2,241 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import shlex
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any, Literal, TypeVar
 
+import safetensors.torch
 import torch
+import yaml
 from torch import nn
 
+from rdc_bench.cards import ClassifierSpec, DenoiserSpec, ModelCard, Training, Weights, file_sha256
 from rdc_bench.data import Dataset, load_dataset
+from rdc_bench.defenses import DiffusionClassifier
+from rdc_bench.diffusion import EDMPrecond
+from rdc_bench.eps import Eps
+from rdc_bench.errors import UserError
+from rdc_bench.evaluation.judge import predictions
+from rdc_bench.files import write_atomically
+from rdc_bench.loading import channels_last, load_denoiser
 from rdc_bench.networks import network_class
-from rdc_bench.diffusion.precondition import EDMPrecond
-from rdc_bench.training.loop import Schedule, Trained, fit
+from rdc_bench.threats import LpThreat
+from rdc_bench.training.adversarial import InnerAttack, pgd_loss, standard_loss, trades_loss
+from rdc_bench.training.diffusion import multihead_loss, teacher_loss
+from rdc_bench.training.loop import Loss, Schedule, Trained, fit
 
 Progress = Callable[[int, int, float], None]
+M = TypeVar("M", bound=nn.Module)
+
+#: Validation images that a trained model is measured on, and the noise levels of a denoiser's classifier.
+VALIDATION_IMAGES = 1000
+VALIDATION_LEVELS = 16
 
 
-def seeded(build: Callable[[], nn.Module], seed: int) -> nn.Module:
+@dataclass(frozen=True)
+class Job:
+    """What all training runs share.
+
+    Attributes:
+        name: of the card and the weights. dataset: its name. schedule: see :class:`~rdc_bench.training.loop.Schedule`.
+        out: folder for card and weights. checkpoints: folder for checkpoints. fresh: throw an earlier checkpoint away.
+    """
+
+    name: str
+    dataset: str
+    schedule: Schedule
+    out: Path
+    checkpoints: Path
+    fresh: bool = False
+    device: str = "cpu"
+    data_dir: Path | None = None
+    allow_download: bool = False
+    license: str = "MIT"
+
+    def data(self, split: str) -> Dataset:
+        """A split of the job's dataset."""
+        return load_dataset(self.dataset, split, data_dir=self.data_dir, allow_download=self.allow_download)
+
+    def fit(self, model: nn.Module, loss: Loss, data: Dataset, progress: Progress) -> Trained:
+        """Train, resuming from the job's checkpoint."""
+        checkpoint = self.checkpoints / f"{self.name}.pt"
+        if self.fresh:
+            checkpoint.unlink(missing_ok=True)
+        return fit(model, loss, data, self.schedule, checkpoint=checkpoint, device=self.device, progress=progress)
+
+
+def train_diffusion(
+    job: Job, *, log_mean: float, log_std: float, label_dropout: float, network: dict[str, Any], progress: Progress
+) -> Path:
+    """Train a class-conditional denoiser with the EDM loss. Returns the path of its card.
+
+    Args: log_mean, log_std: of ``ln σ`` in training. label_dropout: share of labels dropped. network: arguments of EDMPrecond
+    beyond the image's shape and the classes.
+    """
+    data = job.data("train")
+    config = {**_shape(data), "sigma_data": _sigma_data(data), **network, "class_in_trunk": True}
+    trained = job.fit(
+        _seeded(lambda: EDMPrecond(**config), job.schedule.seed), teacher_loss(log_mean, log_std, label_dropout), data, progress
+    )
+    return _publish_denoiser(job, data, trained, config, "Class-conditional denoiser", log_mean, log_std)
+
+
+def train_multihead(job: Job, *, teacher: str, log_mean: float, log_std: float, heads: int, progress: Progress) -> Path:
+    """Distil a teacher into a multi-head student of the same shape, which starts from the teacher's weights.
+
+    Args: teacher: name of its card. heads: wrong classes per image and step, besides the true one and the unconditional head.
+    Returns: the path of the student's card.
+    """
+    data = job.data("train")
+    source = load_denoiser(teacher).to(job.device)
+    if source.label_dim != len(data.classes):
+        raise UserError(f"teacher {teacher!r} knows {source.label_dim} classes, {job.dataset} has {len(data.classes)}")
+    config = {**source.config, "class_in_trunk": False}
+    student = _seeded(lambda: EDMPrecond(**config), job.schedule.seed)
+    student.load_state_dict(source.state_dict())
+    trained = job.fit(student, multihead_loss(source, log_mean, log_std, heads), data, progress)
+    return _publish_denoiser(job, data, trained, config, f"Multi-head denoiser distilled from {teacher}", log_mean, log_std)
+
+
+def train_baseline(
+    job: Job,
+    *,
+    method: Literal["standard", "pgd", "trades"],
+    threat: LpThreat,
+    eps: Eps,
+    inner_steps: int,
+    beta: float,
+    network: dict[str, Any],
+    progress: Progress,
+) -> Path:
+    """Train a classifier: standard, PGD adversarial training or TRADES. Returns the path of its card."""
+    data = job.data("train")
+    # Steps of 2 eps / steps let the inner attack cross the whole ball.
+    inner = InnerAttack(threat, inner_steps, 2 * threat.eps / inner_steps)
+    loss = {"standard": standard_loss, "pgd": pgd_loss(inner), "trades": trades_loss(inner, beta)}[method]
+    config = {"in_channels": data.pixels.shape[1], "num_classes": len(data.classes), **_statistics(data), **network}
+    trained = job.fit(_seeded(lambda: network_class("SmallResNet")(**config), job.schedule.seed), loss, data, progress)
+    trained.model.to(job.device)
+    within = f"{threat.norm} {eps.text}"
+    title = {
+        "standard": "Standard training",
+        "pgd": f"PGD adversarial training, {within}",
+        "trades": f"TRADES, {within}, β = {beta:g}",
+    }[method]
+    paper = {"standard": None, "pgd": "Madry et al. 2018, arXiv 1706.06083", "trades": "Zhang et al. 2019, arXiv 1901.08573"}
+    return _publish(
+        job,
+        data,
+        trained,
+        title=title,
+        role="baseline",
+        paper=paper[method],
+        spec=lambda weights: ClassifierSpec(kind="classifier", architecture="SmallResNet", config=config, weights=weights),
+        validation={"clean accuracy": _accuracy(trained.model, job.data("validation"), job.device)},
+    )
+
+
+def _publish_denoiser(
+    job: Job, data: Dataset, trained: Trained, config: dict[str, Any], title: str, log_mean: float, log_std: float
+) -> Path:
+    classifier = DiffusionClassifier(
+        trained.model, len(data.classes), levels=VALIDATION_LEVELS, log_mean=log_mean, log_std=log_std
+    )
+    return _publish(
+        job,
+        data,
+        trained,
+        title=title,
+        role="part",
+        paper="Chen et al. 2024, arXiv 2305.15241; Karras et al. 2022, arXiv 2206.00364",
+        spec=lambda weights: DenoiserSpec(kind="denoiser", architecture="EDMPrecond", config=config, weights=weights),
+        validation={f"clean accuracy, {VALIDATION_LEVELS} levels": _accuracy(classifier, job.data("validation"), job.device)},
+    )
+
+
+def _publish(
+    job: Job,
+    data: Dataset,
+    trained: Trained,
+    *,
+    title: str,
+    role: Literal["baseline", "part"],
+    paper: str | None,
+    spec: Callable[[Weights], ClassifierSpec | DenoiserSpec],
+    validation: dict[str, float],
+) -> Path:
+    """Write the weights, then the card that vouches for them."""
+    tensors = {key: value.contiguous() for key, value in trained.model.state_dict().items()}
+    weights = job.out / f"{job.name}.safetensors"
+    write_atomically(weights, safetensors.torch.save(tensors))
+    file_sha256.cache_clear()
+    card = ModelCard(
+        schema_version=1,
+        name=job.name,
+        title=title,
+        role=role,
+        dataset=job.dataset,
+        image_shape=data.image_shape,
+        num_classes=len(data.classes),
+        license=job.license,
+        source="trained by rdc-bench",
+        paper=paper,
+        model=spec(Weights(file=weights.name, sha256=file_sha256(weights))),
+        training=Training(
+            command=shlex.join(["rdc-bench", *sys.argv[1:]]),
+            seed=job.schedule.seed,
+            images=job.schedule.images,
+            seconds=round(trained.seconds, 1),
+            data=data.source,
+            data_sha256=data.sha256,
+            date=datetime.now(UTC).date().isoformat(),
+            versions={"rdc_bench": importlib.metadata.version("rdc_bench"), "torch": torch.__version__},
+        ),
+        validation={key: round(value, 4) for key, value in validation.items()},
+    )
+    path = job.out / f"{job.name}.yaml"
+    document = yaml.safe_dump(card.model_dump(mode="json", exclude_defaults=True), sort_keys=False, allow_unicode=True)
+    write_atomically(path, document.encode())
+    return path
+
+
+def _seeded(build: Callable[[], M], seed: int) -> M:
     """Build a module with initial weights that depend on ``seed`` only, in the fast memory layout."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return build().to(memory_format=torch.channels_last)
+        return channels_last(build())
+
+
+def _shape(data: Dataset) -> dict[str, int]:
+    _, channels, height, width = data.pixels.shape
+    if height != width:
+        raise UserError(f"{data.name}: the denoiser needs square images, these are {height}×{width}")
+    return {"img_resolution": height, "img_channels": channels, "label_dim": len(data.classes)}
+
+
+def _sigma_data(data: Dataset) -> float:
+    """Standard deviation of the training images in [−1, 1], to two digits."""
+    return round(2 * float(data.pixels.float().std()) / 255, 2)
+
+
+def _statistics(data: Dataset) -> dict[str, list[float]]:
+    pixels = data.pixels.float() / 255
+    mean, std = pixels.mean(dim=(0, 2, 3)), pixels.std(dim=(0, 2, 3))
+    return {"mean": [round(v, 4) for v in mean.tolist()], "std": [round(v, 4) for v in std.tolist()]}
+
+
+def _accuracy(model: nn.Module, data: Dataset, device: str) -> float:
+    """Clean accuracy on the first validation images, one draw each."""
+    n = min(len(data), VALIDATION_IMAGES)
+    right = 0
+    for start in range(0, n, 50):
+        part = data.between(start, min(n, start + 50))
+        keys = [("validation", start + i) for i in range(len(part))]
+        right += int((predictions(model, part.images.to(device), keys, 1)[:, 0] == part.labels).sum())
+    return right / n

@@ -1,0 +1,80 @@
+"""The library behind the command line: run, report, verify."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from rdc_bench.errors import UserError
+from rdc_bench.evaluation.plan import RunConfig
+from rdc_bench.evaluation.run import Progress, RunResult
+from rdc_bench.evaluation.run import run as _run
+from rdc_bench.evaluation.verify import Verification, verify_run
+from rdc_bench.reporting import Format, write_report
+
+__all__ = ["report", "run", "verify"]
+
+
+def run(
+    models: Sequence[str] | None = None,
+    threat: str = "linf",
+    eps: str | float | None = None,
+    attacks: Sequence[str] | None = None,
+    *,
+    attack_options: Mapping[str, Any] | None = None,
+    dataset: str | None = None,
+    n: int | None = None,
+    repeats: int | None = None,
+    seed: int = 0,
+    profile: str = "quick",
+    out: str | Path = "results",
+    progress: Progress = lambda step: None,
+    **more: Any,
+) -> RunResult:
+    """Attack models and write the results under ``out``.
+
+    The same arguments resume an unfinished run and return a finished one. None leaves the choice to the profile, the threat's
+    card or the models.
+
+    Args:
+        models: names, see :func:`rdc_bench.load_model`. threat: a threat model's name. eps: its size, e.g. ``"8/255"``.
+        attacks: names; ``attack_options`` are passed to every attack that takes them.
+        n: images, the first of the test split. repeats: fresh draws that judge each image of a randomised model.
+        profile: ``quick``, ``standard`` or ``paper``. progress: called after every shard.
+        more: ``fresh``, ``device``, ``keep`` (``worst`` or ``all`` adversarial images), ``data_dir``, ``allow_download``.
+    Raises: ``UserError`` for bad input, before anything is computed.
+    """
+    asked = {
+        "models": tuple(models or ()),
+        "threat": threat,
+        "eps": None if eps is None else str(eps),
+        "attacks": tuple(attacks or ()),
+        "attack_options": dict(attack_options or {}),
+        "dataset": dataset,
+        "n": n,
+        "repeats": repeats,
+        "seed": seed,
+        "profile": profile,
+        "out": out,
+    }
+    try:
+        config = RunConfig.model_validate({**asked, **more})
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}") from error
+    return _run(config, progress)
+
+
+def report(
+    results: str | Path = "results", out: str | Path = "results/report", formats: Sequence[Format] = ("markdown", "csv")
+) -> list[Path]:
+    """Write the comparison tables of all complete runs under ``results``; returns the paths written."""
+    return write_report(Path(results), Path(out), formats)
+
+
+def verify(run_dir: str | Path, **options: Any) -> Verification:
+    """Re-check every stored adversarial image of a run, see :func:`rdc_bench.evaluation.verify.verify_run`."""
+    return verify_run(Path(run_dir), **options)

@@ -1,0 +1,91 @@
+"""What there is to choose from, as rows for `rdc-bench list`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from rdc_bench.attacks import ATTACKS
+from rdc_bench.cards import DenoiserSpec, card_names, find_model_card, find_threat_card
+from rdc_bench.data import list_datasets
+from rdc_bench.errors import UserError
+from rdc_bench.loading import MODELS, list_models, missing_parts
+from rdc_bench.threats import THREATS, list_threats
+
+
+def models() -> list[dict[str, Any]]:
+    """All models, whether each can be run here, and why not. A faulty card is shown, not hidden."""
+    rows = []
+    for name in list_models():
+        row: dict[str, Any] = {
+            "name": name,
+            "kind": None,
+            "role": None,
+            "dataset": None,
+            "runnable": False,
+            "why": "",
+            "title": "",
+        }
+        rows.append(row)
+        try:
+            if name in MODELS.names():
+                card, missing = MODELS.get(name)[0], []
+            else:
+                loaded = find_model_card(name)
+                card, missing = loaded.card, missing_parts(loaded)
+        except UserError as error:
+            row["why"] = str(error)
+            continue
+        row |= {"kind": card.model.kind, "role": card.role, "dataset": card.dataset, "title": card.title}
+        if isinstance(card.model, DenoiserSpec):
+            row["why"] = "a denoiser; classifiers are built on it"
+        elif missing:
+            row["why"] = f"missing: {', '.join(missing)}"
+        else:
+            row["runnable"] = True
+            row["why"] = "bundled" if name not in MODELS.names() else "registered by a plugin"
+    return rows
+
+
+def attacks() -> list[dict[str, Any]]:
+    """All attacks, the threats they work under and their options."""
+    found = [(ATTACKS.get(name), ATTACKS.entry(name).origin) for name in ATTACKS.names()]
+    return [
+        {
+            "name": a.name,
+            "threats": list(a.threats),
+            "access": a.gradient,
+            "options": a.defaults,
+            "origin": origin,
+            "summary": a.summary,
+        }
+        for a, origin in found
+    ]
+
+
+def threats() -> list[dict[str, Any]]:
+    """All threat models with their default sizes."""
+    rows = []
+    for name in list_threats():
+        if name in card_names("threat_models"):
+            card = find_threat_card(name)
+            rows.append(
+                {"name": name, "title": card.title, "default_eps": card.default_eps, "unit": card.unit, "paper": card.paper}
+            )
+        else:
+            origin = THREATS.entry(name).origin
+            rows.append({"name": name, "title": f"registered by {origin}", "default_eps": "", "unit": "", "paper": ""})
+    return rows
+
+
+def datasets() -> list[dict[str, Any]]:
+    """All datasets."""
+    return [{"name": name} for name in list_datasets()]
+
+
+CATALOGS: dict[str, Callable[[], list[dict[str, Any]]]] = {
+    "models": models,
+    "attacks": attacks,
+    "threats": threats,
+    "datasets": datasets,
+}

@@ -1,0 +1,92 @@
+"""``rdc-bench run``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from rdc_bench.cli.options import (
+    check_device,
+    data_dir_option,
+    device_option,
+    download_option,
+    json_option,
+    print_json,
+    with_plugins,
+)
+
+
+@click.command("run")
+@click.option("--threat", default="linf", show_default=True, help="Threat model: linf, l2, stadv, or a plugin's.")
+@click.option("--eps", help="Size of the perturbation, e.g. 8/255 or 0.5. Default: the threat's usual size.")
+@click.option(
+    "--model", "models", multiple=True, help="Model to attack. May be repeated. Default: the RDC, its parts and its baselines."
+)
+@click.option("--dataset", help="Dataset. Default: the models'.")
+@click.option("--attack", "attacks", multiple=True, help="Attack to use. May be repeated. Default: those of the profile.")
+@click.option(
+    "--attack-arg",
+    "attack_args",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Option for the attacks that take it. May be repeated.",
+)
+@click.option("--n", type=int, help="Number of test images. Default: the profile's.")
+@click.option("--repeats", type=int, help="Fresh draws that judge each image of a randomised model. Default: the profile's.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of every draw.")
+@click.option("--profile", default="quick", show_default=True, help="Amount of effort: quick, standard or paper.")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("results"), show_default=True, help="Folder for results.")
+@click.option("--fresh", is_flag=True, help="Start anew beside an earlier run of the same plan.")
+@click.option(
+    "--keep", type=click.Choice(["worst", "all"]), default="worst", show_default=True, help="Adversarial images to store."
+)
+@device_option
+@data_dir_option
+@download_option
+@json_option
+@with_plugins
+@click.pass_context
+def command(
+    ctx: click.Context, /, as_json: bool, device: str, attack_args: tuple[str, ...], download: bool, **options: Any
+) -> None:
+    """Attack models and store what came of it.
+
+    An unfinished run goes on where it stopped when the same command is given again.
+
+    \b
+    Examples:
+      rdc-bench run --threat linf --eps 8/255
+      rdc-bench run --threat l2 --eps 0.5 --model rdc-fashion-mnist --model at-l2-fashion-mnist
+      rdc-bench run --threat stadv --eps 0.05 --profile standard
+      rdc-bench run --attack pgd --attack-arg steps=100 --attack-arg eot=4
+      rdc-bench run --plugin my_attack.py --attack my-attack
+    """
+    from rdc_bench.api import run
+    from rdc_bench.cli.progress import run_progress
+    from rdc_bench.reporting.show import show_run
+
+    check_device(device)
+    with run_progress() as progress:
+        result = run(device=device, attack_options=_parsed(attack_args), allow_download=download, progress=progress, **options)
+    if as_json:
+        print_json(result.as_json())
+    else:
+        show_run(result.path)
+    ctx.exit(0 if result.complete else 1)
+
+
+def _parsed(attack_args: tuple[str, ...]) -> dict[str, Any]:
+    """``KEY=VALUE`` with the value read as YAML would: a number, true/false, or text."""
+    import yaml
+
+    from rdc_bench.errors import UserError
+
+    options = {}
+    for text in attack_args:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise UserError(f"--attack-arg {text!r}: write KEY=VALUE, e.g. steps=100")
+        options[key] = yaml.safe_load(value)
+    return options

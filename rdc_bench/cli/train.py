@@ -1,0 +1,162 @@
+"""``rdc-bench train``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from rdc_bench.cli.options import check_device, data_dir_option, device_option, download_option
+
+if TYPE_CHECKING:
+    from rdc_bench.training.runs import Job
+
+
+@click.group("train")
+def command() -> None:
+    """Train denoisers, multi-head students and baselines.
+
+    Checkpoints let an interrupted training go on exactly where it was; at the end the weights and a card are written.
+
+    \b
+    Examples:
+      rdc-bench train diffusion --name teacher-fashion-mnist --images 900000
+      rdc-bench train multihead --name multihead-fashion-mnist --teacher teacher-fashion-mnist --images 200000
+      rdc-bench train baseline --name at-linf-fashion-mnist --method pgd --threat linf --eps 8/255
+    """
+
+
+def _shared(images: int, learning_rate: float) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """The options that all trainings have."""
+    options = [
+        click.option("--name", required=True, help="Name of the card and of the weights."),
+        click.option("--dataset", default="fashion-mnist", show_default=True, help="Dataset to train on."),
+        click.option(
+            "--images", default=images, show_default=True, type=click.IntRange(1), help="Training images seen in all."
+        ),
+        click.option("--batch-size", default=128, show_default=True, type=click.IntRange(1)),
+        click.option("--learning-rate", default=learning_rate, show_default=True, type=click.FloatRange(0, min_open=True)),
+        click.option(
+            "--ema", default=0.999, show_default=True, type=click.FloatRange(0, 1), help="Decay of the weights' average."
+        ),
+        click.option("--flip/--no-flip", default=False, show_default=True, help="Mirror half of the images."),
+        click.option(
+            "--shift", default=0, show_default=True, type=click.IntRange(0), help="Move images by up to so many pixels."
+        ),
+        click.option("--seed", default=0, show_default=True, type=int),
+        click.option(
+            "--out", type=click.Path(path_type=Path), default=Path("models"), show_default=True, help="For card and weights."
+        ),
+        click.option("--checkpoints", type=click.Path(path_type=Path), default=Path("checkpoints"), show_default=True),
+        click.option("--fresh", is_flag=True, help="Throw an earlier checkpoint away."),
+        device_option,
+        data_dir_option,
+        download_option,
+    ]
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+_network_options = [
+    click.option("--fine", default=32, show_default=True, help="Channels at half resolution."),
+    click.option("--coarse", default=96, show_default=True, help="Channels at quarter resolution."),
+    click.option("--head", default=64, show_default=True, help="Channels of the class-specific path."),
+    click.option("--head-blocks", default=2, show_default=True, help="Residual blocks of the class-specific path."),
+]
+
+
+def _noise(function: Callable[..., Any]) -> Callable[..., Any]:
+    function = click.option("--log-std", default=0.9, show_default=True, help="Standard deviation of ln σ.")(function)
+    return click.option("--log-mean", default=0.2, show_default=True, help="Mean of ln σ.")(function)
+
+
+def _network(function: Callable[..., Any]) -> Callable[..., Any]:
+    for option in reversed(_network_options):
+        function = option(function)
+    return function
+
+
+@command.command("diffusion")
+@_shared(images=900_000, learning_rate=1e-3)
+@_noise
+@click.option("--label-dropout", default=0.1, show_default=True, type=click.FloatRange(0, 1), help="Share of labels dropped.")
+@_network
+def diffusion(
+    log_mean: float, log_std: float, label_dropout: float, fine: int, coarse: int, head: int, head_blocks: int, **options: Any
+) -> None:
+    """Train a class-conditional denoiser with the EDM loss."""
+    from rdc_bench.cli.progress import training_progress
+    from rdc_bench.training.runs import train_diffusion
+
+    job = _job(options)
+    network = {"fine": fine, "coarse": coarse, "head": head, "head_blocks": head_blocks}
+    with training_progress(job.name) as progress:
+        path = train_diffusion(
+            job, log_mean=log_mean, log_std=log_std, label_dropout=label_dropout, network=network, progress=progress
+        )
+    click.echo(path)
+
+
+@command.command("multihead")
+@_shared(images=200_000, learning_rate=5e-4)
+@_noise
+@click.option("--teacher", required=True, help="Card of the class-conditional denoiser to distil.")
+@click.option("--heads", default=2, show_default=True, type=click.IntRange(1), help="Wrong classes per image and step.")
+def multihead(log_mean: float, log_std: float, teacher: str, heads: int, **options: Any) -> None:
+    """Distil a class-conditional denoiser into a multi-head one."""
+    from rdc_bench.cli.progress import training_progress
+    from rdc_bench.training.runs import train_multihead
+
+    job = _job(options)
+    with training_progress(job.name) as progress:
+        path = train_multihead(job, teacher=teacher, log_mean=log_mean, log_std=log_std, heads=heads, progress=progress)
+    click.echo(path)
+
+
+@command.command("baseline")
+@_shared(images=150_000, learning_rate=2e-3)
+@click.option("--method", type=click.Choice(["standard", "pgd", "trades"]), required=True)
+@click.option("--threat", default="linf", show_default=True, help="linf or l2 (adversarial training).")
+@click.option("--eps", help="Default: the threat's usual size.")
+@click.option("--inner-steps", default=3, show_default=True, type=click.IntRange(1), help="Steps of the attack in training.")
+@click.option("--beta", default=6.0, show_default=True, help="TRADES' trade-off.")
+def baseline(method: Any, threat: str, eps: str | None, inner_steps: int, beta: float, **options: Any) -> None:
+    """Train a baseline classifier: standard, PGD adversarial training or TRADES."""
+    from rdc_bench.cli.progress import training_progress
+    from rdc_bench.errors import UserError
+    from rdc_bench.threats import LpThreat, make_threat
+    from rdc_bench.training.runs import train_baseline
+
+    job = _job(options)
+    inside, size = make_threat(threat, eps, job.data("validation").image_shape)
+    if not isinstance(inside, LpThreat):
+        raise UserError(f"adversarial training works under linf and l2, not {threat}")
+    with training_progress(job.name) as progress:
+        path = train_baseline(
+            job,
+            method=method,
+            threat=inside,
+            eps=size,
+            inner_steps=inner_steps,
+            beta=beta,
+            network={},
+            progress=progress,
+        )
+    click.echo(path)
+
+
+def _job(options: dict[str, Any]) -> Job:
+    from rdc_bench.training.loop import Schedule
+    from rdc_bench.training.runs import Job
+
+    check_device(options["device"])
+    keys = ("images", "batch_size", "learning_rate", "ema", "flip", "shift", "seed")
+    schedule = Schedule(**{key: options.pop(key) for key in keys})
+    return Job(schedule=schedule, allow_download=options.pop("download"), **options)

@@ -1,0 +1,66 @@
+"""What an installation can do, and what stands in its way."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import warnings
+from typing import NamedTuple
+
+from rdc_bench.attacks import list_attacks
+from rdc_bench.cards import packaged
+from rdc_bench.data import load_dataset
+from rdc_bench.data.files import cache_dir
+from rdc_bench.errors import UserError
+from rdc_bench.evaluation.profiles import DEFAULT_DATASET, DEFAULT_MODELS
+from rdc_bench.loading import load_model
+
+PACKAGES = ("torch", "pyautoattack", "numpy", "pandas", "pyarrow", "safetensors", "pydantic")
+
+
+class Finding(NamedTuple):
+    """One thing looked at. ``ok`` False means that a default run would fail; ``mend`` says what to do."""
+
+    what: str
+    ok: bool
+    found: str
+    mend: str = ""
+
+
+def diagnose() -> list[Finding]:
+    """Look at packages, devices, cards, weights, data and plugins."""
+    import torch
+
+    findings = [
+        Finding("rdc-bench", True, f"{importlib.metadata.version('rdc-bench')} on Python {platform.python_version()}"),
+        Finding("packages", True, ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES)),
+        Finding(
+            "device",
+            True,
+            torch.cuda.get_device_name() if torch.cuda.is_available() else f"cpu, {torch.get_num_threads()} threads",
+        ),
+        Finding("cards", packaged("models").is_dir(), str(packaged("models")), "reinstall rdc-bench"),
+        Finding("cache", True, str(cache_dir())),
+    ]
+    for name in DEFAULT_MODELS[DEFAULT_DATASET]:
+        try:
+            load_model(name)
+            findings.append(Finding(f"model {name}", True, "loads"))
+        except UserError as error:
+            findings.append(Finding(f"model {name}", False, str(error), "reinstall rdc-bench"))
+    findings.append(_data("test images", "test", 1000, needed=True))
+    findings.append(_data("training images", "train", None, needed=False))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        attacks = list_attacks()
+    findings.append(Finding("attacks", True, ", ".join(attacks)))
+    findings += [Finding("plugin", True, str(w.message), "uninstall or repair it") for w in caught]
+    return findings
+
+
+def _data(what: str, split: str, n: int | None, *, needed: bool) -> Finding:
+    try:
+        dataset = load_dataset(DEFAULT_DATASET, split, n)
+    except UserError as error:
+        return Finding(f"{DEFAULT_DATASET} {what}", not needed, str(error))
+    return Finding(f"{DEFAULT_DATASET} {what}", True, f"{len(dataset)} from {dataset.source}")

@@ -1,0 +1,153 @@
+"""Carrying out one shard: one model, one attack (or the clean evaluation), a few images."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rdc_bench.evaluation.judge import OK, Verdict, check, predictions
+from rdc_bench.evaluation.metering import Meter, metered
+from rdc_bench.evaluation.plan import Plan, PlannedAttack
+from rdc_bench.randomness import Key, draws_for, generator
+from rdc_bench.results.schema import CLEAN
+from rdc_bench.results.store import Shard
+
+
+@dataclass(frozen=True)
+class Executor:
+    """Evaluates one loaded model.
+
+    Args: model: on its device. name: its card's name. repeats: 1 for a deterministic model.
+    """
+
+    plan: Plan
+    model: nn.Module
+    name: str
+    repeats: int
+
+    def clean(self, start: int, stop: int) -> Shard:
+        """Predictions on clean images ``start`` to ``stop − 1``."""
+        x, y = self._images(start, stop)
+        began = time.perf_counter()
+        with metered(self.model) as meter:
+            predicted = predictions(self.model, x, self._keys(CLEAN, range(start, stop)), self.repeats)
+        seconds = (time.perf_counter() - began) / predicted.numel()
+        cost = _Cost(meter, predicted.numel(), seconds)
+        rows = [
+            self._row(CLEAN, start + i, r, int(y[i]), int(predicted[i, r]), gradient="none", cost=cost)
+            for i in range(len(x))
+            for r in range(self.repeats)
+        ]
+        return Shard(rows, {})
+
+    def attack(self, planned: PlannedAttack, start: int, stop: int, clean: Tensor) -> Shard:
+        """Attack images ``start`` to ``stop − 1`` and judge the result.
+
+        Images that are misclassified in every clean repeat need no attack.
+
+        Args: clean: clean predictions (stop − start, repeats).
+        """
+        x, y = self._images(start, stop)
+        todo = (clean == y.cpu()[:, None]).any(dim=1).nonzero()[:, 0]
+        adversarial, predicted = x.clone(), clean.clone()
+        verdicts = [OK] * len(x)
+        cost = _NOTHING
+        if len(todo):
+            began = time.perf_counter()
+            with metered(self.model) as meter:
+                candidates, found = self._propose(planned, x[todo], y[todo], (todo + start).tolist())
+            cost = _Cost(meter, len(todo), (time.perf_counter() - began) / len(todo))
+            for place, verdict in zip(todo.tolist(), found, strict=True):
+                verdicts[place] = verdict
+            ok = torch.tensor([v.status == "ok" for v in found])
+            if ok.any():
+                chosen = todo[ok]
+                adversarial[chosen] = candidates[ok]
+                keys = self._keys(planned.label, (chosen + start).tolist())
+                predicted[chosen] = predictions(self.model, adversarial[chosen], keys, self.repeats)
+        distance = self.plan.threat.distance(x, adversarial)
+        attacked = set(todo.tolist())
+        gradient = "none" if planned.attack.gradient == "black-box" else getattr(self.model, "gradient", "exact")
+        rows = []
+        for i, verdict in enumerate(verdicts):
+            spent = cost if i in attacked else _NOTHING
+            for r in range(self.repeats):
+                row = self._row(planned.label, start + i, r, int(y[i]), int(clean[i, r]), gradient, spent)
+                if verdict.status == "ok":
+                    row["adversarial_prediction"] = int(predicted[i, r])
+                    row["distance"] = float(distance[i])
+                    row["success"] = row["clean_prediction"] == row["label"] != row["adversarial_prediction"]
+                rows.append(row | verdict._asdict())
+        return Shard(rows, {"adversarial": adversarial.cpu()})
+
+    def _propose(self, planned: PlannedAttack, x: Tensor, y: Tensor, indices: Sequence[int]) -> tuple[Tensor, list[Verdict]]:
+        """Run the attack, on the batch or image by image as its signature asks. Its exceptions become verdicts."""
+        groups = [range(len(x))] if planned.attack.batched else [range(i, i + 1) for i in range(len(x))]
+        out = x.clone()
+        verdicts: list[Verdict] = []
+        for group in groups:
+            part = x[group.start : group.stop].clone()
+            try:
+                candidate = self._call(planned, part, y[group.start : group.stop], indices[group.start : group.stop])
+            except Exception as error:  # somebody else's code may raise anything; none of it may pass for robustness
+                verdicts += [Verdict("failed", f"{type(error).__name__}: {error}".split("\n")[0])] * len(group)
+                continue
+            found = check(self.plan.threat, x[group.start : group.stop], candidate)
+            for offset, verdict in enumerate(found):
+                if verdict.status == "ok":
+                    assert isinstance(candidate, Tensor)
+                    out[group.start + offset] = candidate[offset].detach()
+            verdicts += found
+        return out, verdicts
+
+    def _call(self, planned: PlannedAttack, x: Tensor, y: Tensor, indices: Sequence[int]) -> Any:
+        keys = [(self.plan.config.seed, index, planned.label, "attack") for index in indices]
+        generators = [generator(*key, "generator") for key in keys]
+        draws = {"generators": generators} if planned.attack.batched else {"generator": generators[0]}
+        with torch.random.fork_rng(devices=[]), draws_for(keys):
+            # Attacks that draw from the global generator must not depend on what ran before them.
+            torch.manual_seed(generators[0].initial_seed())
+            return planned.attack.function(self.model, x, y, self.plan.threat, **draws, **planned.options)
+
+    def _keys(self, attack: str, indices: Sequence[int]) -> list[Key]:
+        return [(self.plan.config.seed, index, attack, "repeat") for index in indices]
+
+    def _images(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
+        part = self.plan.dataset.between(start, stop)
+        return part.images.to(self.plan.config.device), part.labels.to(self.plan.config.device)
+
+    def _row(
+        self, attack: str, index: int, repeat: int, label: int, clean_prediction: int, gradient: str, cost: _Cost
+    ) -> dict[str, Any]:
+        return {
+            "model": self.name,
+            "attack": attack,
+            "index": index,
+            "repeat": repeat,
+            "label": label,
+            "clean_prediction": clean_prediction,
+            "adversarial_prediction": None,
+            "distance": None,
+            "success": False,
+            "status": "ok",
+            "reason": None,
+            "gradient": gradient,
+            "nfe": (cost.meter.forward + cost.meter.backward) / cost.images,
+            "nfe_backward": cost.meter.backward / cost.images,
+            "seconds": cost.seconds,
+        }
+
+
+@dataclass(frozen=True)
+class _Cost:
+    meter: Meter
+    images: int
+    seconds: float
+
+
+_NOTHING = _Cost(Meter(), 1, 0.0)

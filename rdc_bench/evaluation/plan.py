@@ -1,0 +1,188 @@
+"""From what the user asked for to a plan in which every name is resolved and every value checked."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from rdc_bench.attacks import ATTACKS, Attack
+from rdc_bench.cards import DenoiserSpec, LoadedCard, ModelCard, find_model_card
+from rdc_bench.data import Dataset, load_dataset
+from rdc_bench.eps import Eps
+from rdc_bench.errors import UserError
+from rdc_bench.evaluation.profiles import DEFAULT_DATASET, DEFAULT_MODELS, default_attacks, profile
+from rdc_bench.loading import MODELS, weight_files
+from rdc_bench.threats import Threat, make_threat
+
+#: Raised when the meaning of stored results changes, so that older ones are not taken up again.
+IDENTITY_VERSION = 1
+
+
+class RunConfig(BaseModel):
+    """What the user asks for; None means that the profile, the threat's card or the models decide."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    threat: str = "linf"
+    eps: str | None = None
+    models: tuple[str, ...] = ()
+    dataset: str | None = None
+    attacks: tuple[str, ...] = ()
+    attack_options: dict[str, Any] = {}
+    n: int | None = None
+    repeats: int | None = None
+    seed: int = 0
+    profile: str = "quick"
+    out: Path = Path("results")
+    fresh: bool = False
+    device: str = "cpu"
+    keep: str = "worst"
+    data_dir: Path | None = None
+    allow_download: bool = False
+
+
+@dataclass(frozen=True)
+class PlannedModel:
+    """A model to evaluate: the name to load it by, its card, and the digests that identify it."""
+
+    reference: str
+    card: ModelCard
+    card_sha256: str
+    weights: dict[str, str]
+    origin: str
+
+
+@dataclass(frozen=True)
+class PlannedAttack:
+    """An attack with all its options."""
+
+    attack: Attack
+    options: dict[str, Any]
+    origin: str
+
+    @property
+    def label(self) -> str:
+        """The name shown in tables."""
+        return self.attack.name
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything an evaluation needs."""
+
+    config: RunConfig
+    note: str
+    threat: Threat
+    eps: Eps
+    dataset: Dataset
+    models: list[PlannedModel]
+    attacks: list[PlannedAttack]
+    repeats: int
+
+    @property
+    def identity(self) -> str:
+        """A digest of all that changes the numbers; device, shard size and folders are left out."""
+        facts = {
+            "version": IDENTITY_VERSION,
+            "threat": self.config.threat,
+            "eps": str(self.eps.value),
+            "data": self.dataset.sha256,
+            "models": [[m.card.name, m.card.model.model_dump(mode="json"), sorted(m.weights.items())] for m in self.models],
+            "attacks": [[a.label, a.options] for a in self.attacks],
+            "repeats": self.repeats,
+            "seed": self.config.seed,
+            "pyautoattack": metadata.version("pyautoattack"),
+        }
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def run_id(self) -> str:
+        """Readable name of the run's folder, unique to its identity."""
+        eps = self.eps.text.replace("/", "_").replace(" ", "")
+        parts = (self.dataset.name, self.config.threat, eps, self.config.profile, f"n{len(self.dataset)}", self.identity[:8])
+        return "-".join(parts)
+
+
+def make_plan(config: RunConfig) -> Plan:
+    """Resolve and check everything; nothing is computed or written yet. Raises ``UserError``."""
+    chosen = profile(config.profile)
+    if config.n is not None and config.n < 1:
+        raise UserError(f"n = {config.n}: at least one image is needed")
+    repeats = chosen.repeats if config.repeats is None else config.repeats
+    if repeats < 1:
+        raise UserError(f"repeats = {repeats}: at least one is needed")
+    if config.keep not in ("worst", "all"):
+        raise UserError(f"keep {config.keep!r}: either 'worst' or 'all'")
+    models = _models(config)
+    dataset_name = config.dataset or models[0].card.dataset
+    for planned in models:
+        if planned.card.dataset != dataset_name:
+            raise UserError(
+                f"model {planned.card.name!r} is for dataset {planned.card.dataset!r}, not {dataset_name!r}: one dataset a run"
+            )
+    threat, eps = make_threat(config.threat, config.eps, models[0].card.image_shape)
+    attacks = _attacks(config, threat)
+    dataset = load_dataset(
+        dataset_name, "test", config.n or chosen.n, data_dir=config.data_dir, allow_download=config.allow_download
+    )
+    for planned in models:
+        if planned.card.image_shape != dataset.image_shape or planned.card.num_classes != len(dataset.classes):
+            raise UserError(
+                f"model {planned.card.name!r} takes {planned.card.image_shape} images of {planned.card.num_classes} classes; "
+                f"{dataset.name} has {dataset.image_shape} images of {len(dataset.classes)}"
+            )
+    return Plan(config, chosen.note, threat, eps, dataset, models, attacks, repeats)
+
+
+def _models(config: RunConfig) -> list[PlannedModel]:
+    names: Sequence[str] = config.models
+    if not names:
+        dataset = config.dataset or DEFAULT_DATASET
+        if dataset not in DEFAULT_MODELS:
+            raise UserError(f"no default models for dataset {dataset!r}; name them with --model")
+        names = DEFAULT_MODELS[dataset]
+    planned = [plan_model(name) for name in names]
+    seen: set[str] = set()
+    for model in planned:
+        if model.card.name in seen:
+            raise UserError(f"model {model.card.name!r} is named twice")
+        seen.add(model.card.name)
+    return planned
+
+
+def plan_model(name: str) -> PlannedModel:
+    """Resolve one model's name without loading its weights."""
+    if name in MODELS.names():
+        card = MODELS.get(name)[0]
+        digest = hashlib.sha256(card.model_dump_json().encode()).hexdigest()
+        return PlannedModel(name, card, digest, {}, MODELS.entry(name).origin)
+    loaded: LoadedCard = find_model_card(name)
+    if isinstance(loaded.card.model, DenoiserSpec):
+        raise UserError(f"model {name!r} is a denoiser, not a classifier; use a card that classifies with it")
+    return PlannedModel(name, loaded.card, loaded.sha256, weight_files(loaded), f"card {loaded.path.name}")
+
+
+def _attacks(config: RunConfig, threat: Threat) -> list[PlannedAttack]:
+    defaults: dict[str, dict[str, Any]] = {name: {} for name in config.attacks} or default_attacks(config.profile, threat.kind)
+    unused = set(config.attack_options)
+    planned = []
+    for name, options in defaults.items():
+        attack = ATTACKS.get(name)
+        if threat.kind not in attack.threats:
+            able = [other for other in ATTACKS.names() if threat.kind in ATTACKS.get(other).threats]
+            raise UserError(
+                f"attack {name!r} works under {', '.join(attack.threats)}, not {threat.kind}; try {', '.join(able)}"
+            )
+        given = {k: v for k, v in config.attack_options.items() if k in attack.defaults}
+        unused -= set(given)
+        planned.append(PlannedAttack(attack, attack.options({**options, **given}), ATTACKS.entry(name).origin))
+    if unused:
+        planned[0].attack.options(dict.fromkeys(sorted(unused)))  # raises, naming the nearest option
+    return planned

@@ -1,0 +1,91 @@
+"""Named amounts of effort: how many images, how many repeats, which attacks."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from rdc_bench.errors import UserError, unknown_name
+
+#: What `run` evaluates when no model is named.
+DEFAULT_DATASET = "fashion-mnist"
+DEFAULT_MODELS = {
+    "fashion-mnist": [
+        "rdc-fashion-mnist",
+        "dc-fashion-mnist",
+        "lm-fashion-mnist",
+        "standard-fashion-mnist",
+        "at-linf-fashion-mnist",
+        "at-l2-fashion-mnist",
+        "trades-linf-fashion-mnist",
+    ]
+}
+
+
+class Profile(NamedTuple):
+    """``attacks``: per threat kind, the attacks with the options that differ from their defaults."""
+
+    note: str
+    n: int
+    repeats: int
+    attacks: dict[str, dict[str, dict[str, Any]]]
+
+
+PROFILES = {
+    "quick": Profile(
+        note="a quick look: few images and weak attacks, so robust accuracies are upper bounds with wide intervals",
+        n=32,
+        repeats=4,
+        attacks={
+            "linf": {"pgd": {"steps": 8}},
+            "l2": {"pgd": {"steps": 8}},
+            "stadv": {"stadv": {"steps": 12, "step_size": 0.02}},
+        },
+    ),
+    "standard": Profile(
+        note="a comparison worth quoting: 256 images, 10 repeats, adaptive white-box attacks with exact gradients",
+        n=256,
+        repeats=10,
+        attacks={
+            "linf": {"apgd-ce": {"steps": 20}, "apgd-dlr": {"steps": 20}, "pgd": {"steps": 20}},
+            "l2": {"apgd-ce": {"steps": 20}, "apgd-dlr": {"steps": 20}, "pgd": {"steps": 20}},
+            "stadv": {"stadv": {"steps": 50}},
+        },
+    ),
+    "paper": Profile(
+        note="the RDC paper's size, 512 images, under AutoAttack's randomised version with EOT and long attacks",
+        n=512,
+        repeats=10,
+        attacks={
+            "linf": {
+                "apgd-ce": {"eot": 20},
+                "apgd-dlr": {"eot": 20},
+                "apgd-t": {},
+                "pgd": {"steps": 200, "eot": 10},
+                "square": {"queries": 1000},
+            },
+            "l2": {
+                "apgd-ce": {"eot": 20},
+                "apgd-dlr": {"eot": 20},
+                "apgd-t": {},
+                "pgd": {"steps": 200, "eot": 10},
+                "square": {"queries": 1000},
+            },
+            "stadv": {"stadv": {"steps": 100, "eot": 4}},
+        },
+    ),
+}
+
+
+def profile(name: str) -> Profile:
+    """The profile called ``name``."""
+    if name not in PROFILES:
+        raise unknown_name("profile", name, PROFILES, f"Profiles: {', '.join(PROFILES)}.")
+    return PROFILES[name]
+
+
+def default_attacks(name: str, kind: str) -> dict[str, dict[str, Any]]:
+    """The attacks of a profile under a threat kind."""
+    attacks = profile(name).attacks
+    if kind not in attacks:
+        raise UserError(f"no attacks are set up for threat kind {kind!r}; name them with --attack")
+    return attacks[kind]

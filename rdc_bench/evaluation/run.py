@@ -1,0 +1,306 @@
+"""Running a plan: load each model, work through the shards that are not done yet, merge, summarise."""
+
+from __future__ import annotations
+
+import gc
+import importlib.metadata
+import platform
+import shlex
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+import rdc_bench
+from rdc_bench.errors import UserError
+from rdc_bench.evaluation.execute import Executor
+from rdc_bench.evaluation.plan import Plan, PlannedModel, RunConfig, make_plan
+from rdc_bench.loading import load_model
+from rdc_bench.results.schema import CLEAN, AttackEntry, Failure, Manifest, ModelEntry, RunStatus
+from rdc_bench.results.store import RunFolder, Shard
+from rdc_bench.results.summary import ModelSummary, summarize
+
+
+@dataclass(frozen=True)
+class Step:
+    """Progress of a run: images × attacks done and in all, what is worked on, and the images still robust so far."""
+
+    done: int
+    total: int
+    model: str
+    attack: str
+    robust: int
+    judged: int
+
+
+Progress = Callable[[Step], None]
+
+#: Images per shard: little work is lost when a run is killed, and batches are large enough for small networks.
+SHARD = {True: 16, False: 64}  # by whether the model is randomised (and so, as a rule, expensive)
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A finished run."""
+
+    path: Path
+    manifest: Manifest
+    models: list[ModelSummary]
+
+    @property
+    def complete(self) -> bool:
+        """Whether every attack gave a verdict on every image."""
+        return self.manifest.status == "complete"
+
+    def summary(self) -> pd.DataFrame:
+        """One row per model: rates as fractions with Wilson bounds, undecided images, cost."""
+        return pd.DataFrame([flat(summary) for summary in self.models])
+
+    def as_json(self) -> dict[str, Any]:
+        """The document that ``rdc-bench run --json`` prints."""
+        m = self.manifest
+        return {
+            "run": str(self.path),
+            "status": m.status,
+            "threat": m.threat,
+            "eps": m.eps,
+            "dataset": m.dataset,
+            "n": m.n,
+            "profile": m.profile,
+            "note": m.note,
+            "models": [summary.as_json() for summary in self.models],
+        }
+
+
+def flat(summary: ModelSummary) -> dict[str, Any]:
+    """A summary as one flat row."""
+    row: dict[str, Any] = {"model": summary.model, "role": summary.role, "status": summary.status}
+    rates = {"clean": summary.clean, "robust_avg": summary.avg, "robust_worst": summary.worst}
+    rates |= {f"{name}_{kind}": getattr(a, kind) for name, a in summary.attacks.items() for kind in ("avg", "worst")}
+    for name, rate in rates.items():
+        row |= {name: rate.value, f"{name}_low": rate.low, f"{name}_high": rate.high}
+    return row | {
+        "undecided": summary.undecided,
+        "nfe_per_image": summary.nfe_per_image,
+        "seconds_per_image": summary.seconds_per_image,
+    }
+
+
+def run(config: RunConfig, progress: Progress = lambda step: None) -> RunResult:
+    """Evaluate. The same configuration resumes an unfinished run, and returns a finished one as it is.
+
+    Raises: ``UserError`` for bad input, before anything is computed; ``KeyboardInterrupt`` after saving what was done.
+    """
+    plan = make_plan(config)
+    folder = _folder(plan)
+    if folder.exists and folder.manifest().files:
+        return read_run(folder)
+    began = time.monotonic()
+    manifest = folder.manifest() if folder.exists else _manifest(plan)
+    earlier = manifest.wall_seconds
+
+    def stamped(status: RunStatus) -> Manifest:
+        return manifest.model_copy(update={"status": status, "wall_seconds": earlier + time.monotonic() - began})
+
+    folder.write_manifest(stamped("started"))
+    try:
+        entries = _execute(plan, folder, progress)
+    except KeyboardInterrupt:
+        folder.write_manifest(stamped("interrupted"))
+        raise
+    rows, images = _merged(plan, folder, entries)
+    failures = _failures(rows)
+    final = stamped("complete with failures" if failures else "complete")
+    once = [row for row in rows if row["repeat"] == 0 or row["attack"] == CLEAN]  # an attack's cost is that of all its repeats
+    backward = sum(row["nfe_backward"] for row in once)
+    forward = sum(row["nfe"] for row in once) - backward
+    update = {"models": entries, "failures": failures, "nfe_forward": forward, "nfe_backward": backward}
+    folder.finish(rows, images, final.model_copy(update=update))
+    return read_run(folder)
+
+
+def read_run(folder: RunFolder) -> RunResult:
+    """A complete run from disk."""
+    manifest = folder.manifest()
+    return RunResult(folder.path, manifest, summarize(manifest, folder.records()))
+
+
+def _folder(plan: Plan) -> RunFolder:
+    """Where the run lives: the latest folder of this plan, or the next free one for ``fresh``."""
+    out = plan.config.out
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out {out}: is a file, not a folder")
+    attempt = 1
+    while (folder := _attempt(out, plan.run_id, attempt + 1)).exists:
+        attempt += 1
+    folder = _attempt(out, plan.run_id, attempt)
+    if plan.config.fresh and folder.exists:
+        folder = _attempt(out, plan.run_id, attempt + 1)
+    if folder.exists and folder.manifest().identity != plan.identity:
+        raise UserError(f"{folder.path}: holds a run of another plan; choose another --out")
+    return folder
+
+
+def _attempt(out: Path, run_id: str, attempt: int) -> RunFolder:
+    return RunFolder(out / (run_id if attempt == 1 else f"{run_id}-{attempt}"))
+
+
+def _manifest(plan: Plan) -> Manifest:
+    config = plan.config
+    return Manifest(
+        identity=plan.identity,
+        status="started",
+        command=shlex.join(["rdc-bench", *sys.argv[1:]]) if "rdc-bench" in Path(sys.argv[0]).name else "rdc_bench.run(...)",
+        profile=config.profile,
+        note=plan.note,
+        threat=config.threat,
+        threat_kind=plan.threat.kind,
+        eps=plan.eps.text,
+        eps_value=float(plan.eps),
+        dataset=plan.dataset.name,
+        split=plan.dataset.split,
+        data_source=plan.dataset.source,
+        data_sha256=plan.dataset.sha256,
+        n=len(plan.dataset),
+        seed=config.seed,
+        repeats=plan.repeats,
+        models=[],
+        attacks=[
+            AttackEntry(name=a.attack.name, label=a.label, origin=a.origin, gradient=a.attack.gradient, options=a.options)
+            for a in plan.attacks
+        ],
+        versions={
+            "rdc_bench": rdc_bench.__version__,
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in ("torch", "numpy", "pyautoattack")},
+        },
+        hardware={
+            "device": config.device,
+            "machine": platform.machine(),
+            "threads": torch.get_num_threads(),
+            **({"gpu": torch.cuda.get_device_name()} if config.device.startswith("cuda") else {}),
+        },
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def _execute(plan: Plan, folder: RunFolder, progress: Progress) -> list[ModelEntry]:
+    """Do every shard that is not on disk yet."""
+    total = len(plan.models) * len(plan.dataset) * (1 + len(plan.attacks))
+    done = 0
+    entries: list[ModelEntry] = []
+    for number, planned in enumerate(plan.models):
+        executor, entry = _loaded(plan, planned)
+        entries.append(entry)
+        clean = torch.empty(len(plan.dataset), entry.repeats, dtype=torch.long)
+        for attack_number, attack in enumerate([None, *plan.attacks]):
+            robust = judged = 0
+            for start, stop in _spans(len(plan.dataset), SHARD[entry.stochastic]):
+                name = _shard_name(number, attack_number, start, stop)
+                shard = folder.shard(name)
+                if shard is None:
+                    shard = (
+                        executor.clean(start, stop)
+                        if attack is None
+                        else executor.attack(attack, start, stop, clean[start:stop])
+                    )
+                    folder.write_shard(name, shard)
+                if attack is None:
+                    values = torch.tensor([row["clean_prediction"] for row in shard.rows])
+                    clean[start:stop] = values.unflatten(0, (-1, entry.repeats))
+                robust += _robust(shard, entry.repeats)
+                judged += stop - start
+                done += stop - start
+                progress(Step(done, total, planned.card.name, attack.label if attack else CLEAN, robust, judged))
+        del executor
+        gc.collect()
+    return entries
+
+
+def _shard_name(model: int, attack: int, start: int, stop: int) -> str:
+    """``attack`` counts from 1; 0 is the clean evaluation."""
+    return f"{model:02d}-{attack:02d}-{start:06d}-{stop:06d}"
+
+
+def _failures(rows: list[dict]) -> list[Failure]:
+    return [
+        Failure(**{field: row[field] for field in ("model", "attack", "index", "status", "reason")})
+        for row in rows
+        if row["status"] != "ok" and row["repeat"] == 0
+    ]
+
+
+def _loaded(plan: Plan, planned: PlannedModel) -> tuple[Executor, ModelEntry]:
+    model = load_model(planned.reference).to(plan.config.device)
+    stochastic = bool(getattr(model, "stochastic", False))
+    repeats = plan.repeats if stochastic else 1
+    entry = ModelEntry(
+        name=planned.card.name,
+        card=planned.card.model_dump(mode="json"),
+        card_sha256=planned.card_sha256,
+        weights=planned.weights,
+        origin=planned.origin,
+        stochastic=stochastic,
+        gradient=str(getattr(model, "gradient", "exact")),
+        repeats=repeats,
+    )
+    return Executor(plan, model, planned.card.name, repeats), entry
+
+
+def _spans(n: int, size: int) -> Iterator[tuple[int, int]]:
+    for start in range(0, n, size):
+        yield start, min(n, start + size)
+
+
+def _robust(shard: Shard, repeats: int) -> int:
+    """Images of a shard that are right in every repeat, on the clean image and (if attacked) on the adversarial one."""
+    wrong = {
+        row["index"]
+        for row in shard.rows
+        if row["clean_prediction"] != row["label"] or (row["attack"] != CLEAN and row["adversarial_prediction"] != row["label"])
+    }
+    return len(shard.rows) // repeats - len(wrong)
+
+
+def _merged(plan: Plan, folder: RunFolder, entries: list[ModelEntry]) -> tuple[list[dict], dict[str, Tensor]]:
+    """All rows in order, and for each model the worst adversarial image of each input (or all of them)."""
+    rows: list[dict] = []
+    images: dict[str, Tensor] = {}
+    for number, entry in enumerate(entries):
+        found = []
+        for attack_number in range(1 + len(plan.attacks)):
+            parts = []
+            for start, stop in _spans(len(plan.dataset), SHARD[entry.stochastic]):
+                shard = folder.shard(_shard_name(number, attack_number, start, stop))
+                if shard is None:
+                    raise UserError(f"{folder.path}: a finished shard disappeared; run the same command again")
+                rows += shard.rows
+                parts.append(shard.images.get("adversarial"))
+            if attack_number:
+                found.append(torch.cat([part for part in parts if part is not None]))
+        worst = _worst_attack(rows, entry, [a.label for a in plan.attacks], len(plan.dataset))
+        images[f"{entry.name}/attack"] = worst
+        stacked = torch.stack(found)
+        if plan.config.keep == "all":
+            images |= {f"{entry.name}/{a.label}": adversarial for a, adversarial in zip(plan.attacks, found, strict=True)}
+        else:
+            images[entry.name] = stacked[worst.clamp_min(0), torch.arange(len(plan.dataset))].contiguous()
+    return rows, images
+
+
+def _worst_attack(rows: list[dict], entry: ModelEntry, labels: list[str], n: int) -> Tensor:
+    """Per image, the number of the attack that broke it in most repeats (the first of equals); −1 when none was judged."""
+    survived = torch.full((len(labels), n), torch.inf)
+    for row in rows:
+        if row["model"] == entry.name and row["attack"] != CLEAN and row["status"] == "ok":
+            place = labels.index(row["attack"]), row["index"]
+            survived[place] = survived[place].nan_to_num(posinf=0.0) + (row["adversarial_prediction"] == row["label"])
+    best = survived.argmin(dim=0)
+    return torch.where(survived.isinf().all(dim=0), -1, best)

@@ -1,0 +1,33 @@
+"""Comparison tables from stored results. Reads nothing but what :mod:`rdc_bench.results` wrote."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from rdc_bench.errors import UserError, unknown_name
+from rdc_bench.files import write_atomically
+from rdc_bench.reporting.comparison import Comparisons, compare
+from rdc_bench.reporting.render import csv, markdown
+
+__all__ = ["FORMATS", "Comparisons", "Format", "compare", "write_report"]
+
+Format = Literal["markdown", "csv"]
+FORMATS = {"markdown": ("report.md", markdown), "csv": ("report.csv", csv)}
+
+
+def write_report(results: Path, out: Path, formats: Sequence[str]) -> list[Path]:
+    """Write the tables of all complete runs under ``results`` into ``out``; returns the paths written."""
+    for name in formats:
+        if name not in FORMATS:
+            raise unknown_name("format", name, FORMATS, f"Formats: {', '.join(FORMATS)}.")
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out {out}: is a file, not a folder")
+    comparisons = compare(results)
+    paths = []
+    for name in formats:
+        file, render = FORMATS[name]
+        write_atomically(out / file, render(comparisons).encode())
+        paths.append(out / file)
+    return paths

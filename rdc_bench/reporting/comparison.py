@@ -1,0 +1,81 @@
+"""Runs side by side: one row per model, and tests against the best baseline on the same images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from statsmodels.stats.multitest import multipletests
+
+from rdc_bench.results.schema import Manifest
+from rdc_bench.results.statistics import Comparison, mcnemar
+from rdc_bench.results.store import find_runs
+from rdc_bench.results.summary import ModelSummary, summarize
+
+
+@dataclass(frozen=True)
+class Against:
+    """A defence against the best baseline of its run. ``holm``: the p-value corrected for all comparisons of the run."""
+
+    model: str
+    baseline: str
+    test: Comparison
+    holm: float
+
+
+@dataclass(frozen=True)
+class RunTable:
+    """One run: models from the most to the least robust, and the tests. ``against`` is keyed by model."""
+
+    path: Path
+    manifest: Manifest
+    models: list[ModelSummary]
+    against: dict[str, Against]
+
+
+@dataclass(frozen=True)
+class Comparisons:
+    """All complete runs of a results folder, and the names of those that are not complete."""
+
+    runs: list[RunTable]
+    unfinished: list[str]
+
+    def as_json(self) -> dict[str, Any]:
+        """The document that ``rdc-bench report --json`` prints."""
+        rows, comparisons = [], []
+        for table in self.runs:
+            m = table.manifest
+            where = {"run": str(table.path), "threat": m.threat, "eps": m.eps, "dataset": m.dataset}
+            measured = {**where, "n": m.n, "profile": m.profile, "source": "measured"}
+            rows += [{**measured, **summary.as_json()} for summary in table.models]
+            for a in table.against.values():
+                tested = {**a.test._asdict(), "p_value_holm": a.holm}
+                comparisons.append({**where, "model": a.model, "baseline": a.baseline, **tested})
+        return {"rows": rows, "comparisons": comparisons, "unfinished": self.unfinished}
+
+
+def compare(results: Path) -> Comparisons:
+    """Read every run under ``results``. Raises ``UserError`` when there is none, or one is damaged."""
+    tables, unfinished = [], []
+    for folder in find_runs(results):
+        manifest = folder.manifest()
+        if not manifest.files:
+            unfinished.append(folder.path.name)
+            continue
+        models = sorted(summarize(manifest, folder.records()), key=lambda m: (-m.worst.value, -m.avg.value, m.model))
+        tables.append(RunTable(folder.path, manifest, models, _against_best_baseline(models)))
+    return Comparisons(tables, unfinished)
+
+
+def _against_best_baseline(models: list[ModelSummary]) -> dict[str, Against]:
+    """McNemar's test on the images robust in the worst case; undecided images count as broken for both."""
+    baselines = [m for m in models if m.role == "baseline"]
+    if not baselines:
+        return {}
+    best = baselines[0]
+    tests = {m.model: mcnemar(m.robust_images, best.robust_images) for m in models if m is not best}
+    if not tests:
+        return {}
+    holm = multipletests([t.p_value for t in tests.values()], method="holm")[1]
+    return {name: Against(name, best.model, test, float(p)) for (name, test), p in zip(tests.items(), holm, strict=True)}

@@ -1,0 +1,148 @@
+"""The same tables as text: for the terminal, Markdown and CSV."""
+
+from __future__ import annotations
+
+import pandas as pd
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from rdc_bench.reporting.comparison import Comparisons, RunTable
+from rdc_bench.results.statistics import Rate
+from rdc_bench.results.summary import ModelSummary
+
+RATES = "Accuracies in % with Wilson 95 % intervals. avg: mean over the repeats; worst: right in every repeat of every attack."
+
+
+def percent(rate: Rate) -> str:
+    """``75.0 [71.1, 78.6]``."""
+    return f"{100 * rate.value:.1f} [{100 * rate.low:.1f}, {100 * rate.high:.1f}]"
+
+
+def heading(table: RunTable) -> str:
+    """What was run, in one line."""
+    m = table.manifest
+    return f"{m.dataset} · {m.threat} · eps {m.eps} · first {m.n} {m.split} images · profile {m.profile}"
+
+
+def main_rows(table: RunTable) -> pd.DataFrame:
+    """One row per model, from the most to the least robust in the worst case."""
+    rows = []
+    for m in table.models:
+        row = {"model": m.model, "clean": percent(m.clean), "robust avg": percent(m.avg), "robust worst": percent(m.worst)}
+        if any(other.undecided for other in table.models):
+            row["undecided"] = str(m.undecided)
+        row |= {
+            "vs best baseline": _against(table, m),
+            "NFE": f"{m.nfe_per_image:.0f}",
+            "s/image": f"{m.seconds_per_image:.3g}",
+        }
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def attack_rows(table: RunTable) -> pd.DataFrame:
+    """Per model and attack, ``avg / worst`` in %, with the attacks that did not run through marked."""
+    rows = []
+    for m in table.models:
+        row = {"model": m.model}
+        for name, a in m.attacks.items():
+            mark = "" if a.status == "ok" else f" ({a.failed} {a.status})"
+            row[name] = f"{100 * a.avg.value:.1f} / {100 * a.worst.value:.1f}{mark}"
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def terminal(comparisons: Comparisons, console: Console) -> None:
+    """Print all tables."""
+    for table in comparisons.runs:
+        console.print(_rich(main_rows(table), heading(table)))
+        if len(table.manifest.attacks) > 1:
+            console.print(_rich(attack_rows(table), "by attack: avg / worst"))
+        console.print(f"[dim]{escape(table.manifest.note)}[/dim]")
+        for line in _warnings(table):
+            console.print(f"[yellow]{escape(line)}[/yellow]")
+        console.print()
+    console.print(f"[dim]{RATES}[/dim]")
+    if comparisons.unfinished:
+        console.print(f"[yellow]not finished, left out: {escape(', '.join(comparisons.unfinished))}[/yellow]")
+
+
+def markdown(comparisons: Comparisons) -> str:
+    """All tables as a Markdown page."""
+    parts = ["# Robustness report", "", RATES, ""]
+    for table in comparisons.runs:
+        parts += [f"## {heading(table)}", "", _markdown(main_rows(table)), ""]
+        if len(table.manifest.attacks) > 1:
+            parts += ["By attack, avg / worst in %:", "", _markdown(attack_rows(table)), ""]
+        parts += [f"{table.manifest.note.capitalize()}. Run `{table.path.name}`.", *_warnings(table), ""]
+    if comparisons.unfinished:
+        parts += [f"Not finished, left out: {', '.join(comparisons.unfinished)}.", ""]
+    return "\n".join(parts)
+
+
+def csv(comparisons: Comparisons) -> str:
+    """One line per run, model and attack (``union`` for all of them), rates as fractions."""
+    rows = []
+    for table in comparisons.runs:
+        m = table.manifest
+        for s in table.models:
+            shared = {
+                "run": table.path.name,
+                "dataset": m.dataset,
+                "threat": m.threat,
+                "eps": m.eps,
+                "n": m.n,
+                "profile": m.profile,
+            }
+            shared |= {"model": s.model, "role": s.role, "source": "measured"}
+            results = {"clean": (s.clean, s.clean, "ok"), "union": (s.avg, s.worst, s.status)}
+            results |= {name: (a.avg, a.worst, a.status) for name, a in s.attacks.items()}
+            for name, (avg, worst, status) in results.items():
+                rates = {
+                    f"{kind}{end}": getattr(rate, part)
+                    for kind, rate in (("avg", avg), ("worst", worst))
+                    for end, part in _ENDS
+                }
+                rows.append({**shared, "attack": name, "status": status, **rates, "undecided": s.undecided})
+    return pd.DataFrame(rows).to_csv(index=False)
+
+
+_ENDS = (("", "value"), ("_low", "low"), ("_high", "high"))
+
+
+def _against(table: RunTable, model: ModelSummary) -> str:
+    a = table.against.get(model.model)
+    if a is None:
+        return "best baseline" if model.role == "baseline" and table.against else "–"
+    return f"{100 * a.test.difference:+.1f} (p={a.holm:.2g})"
+
+
+def _warnings(table: RunTable) -> list[str]:
+    lines = []
+    failures = table.manifest.failures
+    if failures:
+        first = failures[0]
+        lines.append(
+            f"{len(failures)} attacks did not give a verdict and count as undecided, never as robust; "
+            f"first: {first.attack} on {first.model}, image {first.index}: {first.reason}"
+        )
+    bpda = [m.name for m in table.manifest.models if m.gradient == "bpda"]
+    if bpda:
+        lines.append(f"gradients of {', '.join(bpda)} are BPDA approximations, so these figures are upper bounds")
+    return lines
+
+
+def _rich(frame: pd.DataFrame, title: str) -> Table:
+    table = Table(title=escape(title), title_justify="left", title_style="bold")
+    for column in frame.columns:
+        table.add_column(column, justify="left" if column == "model" else "right", overflow="fold")
+    for row in frame.itertuples(index=False):
+        table.add_row(*(escape(str(value)) for value in row))
+    return table
+
+
+def _markdown(frame: pd.DataFrame) -> str:
+    """Names come from cards and plugins: a bar in one must not end its cell."""
+    safe = frame.map(lambda value: str(value).replace("|", "\\|").replace("\n", " "))
+    return safe.to_markdown(index=False, disable_numparse=True)

@@ -1,0 +1,1 @@
+"""Results: the on-disk format, the statistics, and what a run amounts to."""

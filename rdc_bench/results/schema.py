@@ -1,0 +1,112 @@
+"""What a run writes: the manifest ``run.json`` and the columns of ``records.parquet``."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict
+
+SCHEMA_VERSION = 1
+
+#: One row per image, attack and repeat (and model). The pseudo-attack ``clean`` holds the predictions on clean images.
+RECORDS = pa.schema(
+    [
+        ("model", pa.string()),
+        ("attack", pa.string()),
+        ("index", pa.int32()),  # position of the image in the dataset's split
+        ("repeat", pa.int16()),  # which fresh draw of the model's randomness judged the final image
+        ("label", pa.int16()),
+        ("clean_prediction", pa.int16()),  # under the same repeat; −1 when the logits were not finite
+        ("adversarial_prediction", pa.int16()),  # null on clean rows and where the attack failed
+        ("distance", pa.float64()),  # in the threat's unit; null where there is no adversarial image
+        ("success", pa.bool_()),  # correct on the clean image, wrong on the adversarial one
+        ("status", pa.string()),  # ok | failed (the attack raised) | invalid (its image cannot be judged)
+        ("reason", pa.string()),  # why the status is not ok, in one line; else null
+        ("gradient", pa.string()),  # exact | bpda | none
+        ("nfe", pa.float64()),  # network evaluations spent attacking (clean: classifying) the image, forward + backward
+        ("nfe_backward", pa.float64()),
+        ("seconds", pa.float64()),
+    ]
+)
+
+RunStatus = Literal["started", "interrupted", "complete", "complete with failures"]
+CLEAN = "clean"
+
+
+class Manifest(BaseModel):
+    """``run.json``: everything that is needed to understand a run, and to repeat it."""
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+    #: Says that a file is ours; checked before anything is read or written beside it.
+    format: Literal["rdc-bench run"] = "rdc-bench run"
+    schema_version: Literal[1] = 1
+    identity: str
+    status: RunStatus
+    command: str
+    profile: str
+    note: str
+    threat: str
+    threat_kind: str
+    eps: str
+    eps_value: float
+    dataset: str
+    split: str
+    data_source: str
+    data_sha256: str
+    n: int
+    seed: int
+    repeats: int
+    models: list[ModelEntry]
+    attacks: list[AttackEntry]
+    versions: dict[str, str]
+    hardware: dict[str, Any]
+    created: str
+    wall_seconds: float = 0.0
+    nfe_forward: float = 0.0
+    nfe_backward: float = 0.0
+    failures: list[Failure] = []
+    files: dict[str, str] = {}
+
+
+class ModelEntry(BaseModel):
+    """One evaluated model: its card as data, the SHA-256 of card and weights, and how it treats randomness."""
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+    name: str
+    card: dict[str, Any]
+    card_sha256: str
+    weights: dict[str, str]
+    origin: str
+    stochastic: bool
+    gradient: str
+    repeats: int
+
+
+class AttackEntry(BaseModel):
+    """One attack with every option, defaults included."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str
+    label: str
+    origin: str
+    gradient: str
+    options: dict[str, Any]
+
+
+class Failure(BaseModel):
+    """What went wrong with an attack on an image, in one line."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: str
+    attack: str
+    index: int
+    status: Literal["failed", "invalid"]
+    reason: str
+
+
+Manifest.model_rebuild()

@@ -1,0 +1,52 @@
+"""Intervals and tests for rates over images."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy.stats import binomtest
+from statsmodels.stats.proportion import proportion_confint
+
+
+class Rate(NamedTuple):
+    """A rate in [0, 1] with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def wilson(value: float, n: int, *, upper_value: float | None = None) -> Rate:
+    """Wilson's 95 % score interval for a rate ``value`` over ``n`` images (Wilson 1927).
+
+    A mean over repeats is no count of images; the interval then uses ``value · n`` successes, as if each image had been judged
+    once, which is wider than the truth and so errs on the safe side.
+
+    Args: upper_value: the rate if all undecided images were robust; the upper bound is then computed from it.
+    """
+    low = float(proportion_confint(value * n, n, alpha=0.05, method="wilson")[0])
+    top = value if upper_value is None else upper_value
+    high = float(proportion_confint(top * n, n, alpha=0.05, method="wilson")[1])
+    return Rate(value, low, high)
+
+
+class Comparison(NamedTuple):
+    """Two models on the same images: difference of their rates, discordant counts, and McNemar's exact p-value."""
+
+    difference: float
+    only_first: int
+    only_second: int
+    p_value: float
+
+
+def mcnemar(first: np.ndarray, second: np.ndarray) -> Comparison:
+    """Exact McNemar test (McNemar 1947): under equality the discordant images fall either way with probability ½.
+
+    Args: first, second: bool (n,), whether each model is robust on each image.
+    """
+    only_first = int((first & ~second).sum())
+    only_second = int((~first & second).sum())
+    discordant = only_first + only_second
+    p_value = binomtest(only_first, discordant, 0.5).pvalue if discordant else 1.0
+    return Comparison(float(first.mean() - second.mean()), only_first, only_second, float(p_value))

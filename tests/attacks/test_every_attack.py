@@ -1,0 +1,87 @@
+"""What holds for every attack of this package under every threat that it declares."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from rdc_bench.attacks import ATTACKS
+from rdc_bench.randomness import draws_for
+from rdc_bench.threats import LpThreat, StAdvThreat, Threat
+
+CASES = [
+    pytest.param(name, kind, id=f"{name}-{kind}")
+    for name in ATTACKS.names()
+    if ATTACKS.entry(name).origin == "rdc_bench" and ATTACKS.get(name).batched
+    for kind in ATTACKS.get(name).threats
+]
+# Sizes at which some images fall and others stand, and sizes at which an undefended network is lost.
+MIDDLING = {"linf": 0.06, "l2": 0.7, "stadv": 0.06}
+LARGE = {"linf": 0.25, "l2": 3.0, "stadv": 0.5}
+
+pytestmark = pytest.mark.usefixtures("small_budgets")
+
+
+def make_threat(kind: str, eps: float) -> Threat:
+    return StAdvThreat(eps) if kind == "stadv" else LpThreat(kind, eps)  # type: ignore[arg-type]
+
+
+@pytest.fixture(params=["deterministic", "stochastic"])
+def model(request: pytest.FixtureRequest, trained: nn.Module, noisy: nn.Module) -> nn.Module:
+    return trained if request.param == "deterministic" else noisy
+
+
+@pytest.mark.parametrize(("name", "kind"), CASES)
+def test_result_is_allowed_and_depends_on_the_image_alone(
+    name: str, kind: str, model: nn.Module, held_out: tuple[Tensor, Tensor], attacked: Any
+) -> None:
+    x, y = held_out[0][:4].clone(), held_out[1][:4].clone()
+    y[1] = (y[1] + 1) % 10  # an image that is wrong to begin with
+    threat = make_threat(kind, MIDDLING[kind])
+    before, labels, state = x.clone(), y.clone(), torch.get_rng_state()
+    trace = sys.gettrace()
+
+    together = attacked(name, model, x, y, threat)
+
+    assert together.shape == x.shape
+    assert together.dtype == x.dtype
+    assert together.isfinite().all()
+    assert not together.requires_grad
+    assert threat.contains(x, together).all()
+    assert torch.equal(x, before)
+    assert torch.equal(y, labels)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert sys.gettrace() is trace
+    assert all(p.requires_grad and p.grad is None for p in model.parameters())
+
+    order = [2, 0, 3, 1]
+    shuffled = attacked(name, model, x[order], y[order], threat, ids=order)
+    torch.testing.assert_close(shuffled, together[order], atol=1e-5, rtol=0)
+    alone = torch.cat([attacked(name, model, x[i : i + 1], y[i : i + 1], threat, ids=[i]) for i in range(4)])
+    torch.testing.assert_close(alone, together, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(("name", "kind"), CASES)
+def test_breaks_an_undefended_model(
+    name: str, kind: str, model: nn.Module, held_out: tuple[Tensor, Tensor], attacked: Any
+) -> None:
+    x, y = held_out
+    adversarial = attacked(name, model, x, y, make_threat(kind, LARGE[kind]))
+    with draws_for([("judge", i) for i in range(len(x))]):
+        assert (model(x).argmax(dim=1) == y).all()
+        surviving = (model(adversarial).argmax(dim=1) == y).float().mean()
+    # The library's attacks stop at the boundary, where a randomised model is right half of the time.
+    assert surviving <= (0.75 if getattr(model, "stochastic", False) else 0.25)
+
+
+@pytest.mark.parametrize(("name", "kind"), CASES)
+def test_images_that_are_wrong_already_stay_wrong(
+    name: str, kind: str, trained: nn.Module, held_out: tuple[Tensor, Tensor], attacked: Any
+) -> None:
+    x, y = held_out[0][:2], (held_out[1][:2] + 1) % 10
+    adversarial = attacked(name, trained, x, y, make_threat(kind, MIDDLING[kind]))
+    assert (trained(adversarial).argmax(dim=1) != y).all()
