@@ -12,7 +12,7 @@ from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
 from torch import Tensor, nn
 
 from rdc_bench.attacks.apgd import checkpoints
-from rdc_bench.attacks.losses import cross_entropy, margin
+from rdc_bench.attacks.losses import OBJECTIVES, cross_entropy, margin
 from rdc_bench.errors import UserError
 from rdc_bench.threats import LpThreat
 
@@ -107,14 +107,17 @@ def test_agrees_with_the_authors_code(
     reference = Reference(net, n_iter=steps, norm=NORMS[kind], eps=EPS[kind], loss=loss)
     reference.init_hyperparam(x)
     best, unbroken, value, _ = reference.attack_single_run(x, y)
+    stand = unbroken.bool()
+    assert 0 < stand.sum() < len(x)
 
+    same = stand if loss == "dlr" else torch.ones_like(stand)  # beyond the boundary, we cap the DLR
     ours = attacked(f"apgd-{loss}", AsStochastic(net), x, y, LpThreat(kind, EPS[kind]), steps=steps, eot=1)
-    torch.testing.assert_close(ours, best, atol=1e-9, rtol=0)
+    torch.testing.assert_close(ours[same], best[same], atol=1e-9, rtol=0)
+    torch.testing.assert_close(OBJECTIVES[loss](net(ours), y)[same], value[same], atol=1e-9, rtol=0)
 
     ours = attacked(f"apgd-{loss}", net, x, y, LpThreat(kind, EPS[kind]), steps=steps, eot=1)
-    assert torch.equal(net(ours).argmax(dim=1) == y, unbroken.bool())
-    assert 0 < unbroken.sum() < len(x)
-    torch.testing.assert_close(ours[unbroken.bool()], best[unbroken.bool()], atol=1e-9, rtol=0)
+    assert torch.equal(net(ours).argmax(dim=1) == y, stand)
+    torch.testing.assert_close(ours[stand], best[stand], atol=1e-9, rtol=0)
 
 
 @pytest.mark.usefixtures("same_start")
@@ -169,7 +172,9 @@ def test_keeps_the_first_success_on_a_deterministic_model_only(
     first, highest = (attacked("apgd-ce", m, x, y, threat, steps=40, eot=1) for m in (trained, AsStochastic(trained)))
     fooled = trained(first).argmax(dim=1) != y
     assert fooled.any()
-    assert (cross_entropy(trained(first), y) < cross_entropy(trained(highest), y))[fooled].all()
+    early, late = cross_entropy(trained(first), y)[fooled], cross_entropy(trained(highest), y)[fooled]
+    assert (early <= late).all()
+    assert (early < late).sum() > len(x) / 2
 
 
 @pytest.mark.parametrize(("name", "num_classes"), [("apgd-dlr", 2), ("apgd-t", 3), ("autoattack", 3), ("autoattack-rand", 2)])

@@ -11,6 +11,7 @@ from pyautoattack import checks
 from pyautoattack.fab_pt import FABAttack_PT
 from torch import Tensor, nn
 
+from rdc_bench.errors import UserError
 from rdc_bench.threats import LpThreat
 
 
@@ -94,7 +95,5 @@ def test_a_stochastic_model_sees_one_image_at_a_time(
 
 
 def test_square_refuses_an_unknown_loss(trained: nn.Module, held_out: tuple[Tensor, Tensor], attacked: Any) -> None:
-    from rdc_bench.errors import UserError
-
-    with pytest.raises(UserError, match="unknown loss 'margn'. Did you mean 'margin'"):
+    with pytest.raises(UserError, match=r"unknown loss 'margn'. Did you mean 'margin'"):
         attacked("square", trained, *held_out, LpThreat("linf", 0.1), loss="margn")
