@@ -8,7 +8,9 @@ from fractions import Fraction
 
 from rdc_bench.errors import UserError
 
-_NUMBER = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(?:/\s*(\d+(?:\.\d*)?|\.\d+)\s*)?", re.ASCII)
+# The digits are bounded so that every number read is finite, and not zero, as a float.
+_DECIMAL = r"(?:\d{1,30}(?:\.\d{0,30})?|\.\d{1,30})(?:[eE][+-]?\d{1,2})?"
+_NUMBER = re.compile(rf"\s*({_DECIMAL})\s*(?:/\s*({_DECIMAL})\s*)?", re.ASCII)
 
 
 @dataclass(frozen=True)
