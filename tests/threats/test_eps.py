@@ -33,23 +33,8 @@ def test_readable(text: str | float | Fraction, value: Fraction) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "8/0",
-        "0",
-        "0/255",
-        "-1",
-        "-8/255",
-        "nan",
-        "inf",
-        "1e400",
-        "",
-        " ",
-        "8/",
-        "/255",
-        "8//255",
-        "8/255/2",
-        "٨/٢٥٥",
-        "½",
-        "eight",
+        *("8/0", "0", "0e5", "0/255", "-1", "-8/255", "nan", "inf", "1e400", "1e-400", "9" * 400, "9" * 5000),
+        *("", " ", "8/", "/255", "8//255", "8/255/2", "٨/٢٥٥", "½", "eight"),
     ],
 )
 def test_unreadable(text: str) -> None:
@@ -77,3 +62,7 @@ def test_fractions_are_exact_and_survive_a_round_trip(numerator: int, denominato
 def test_the_text_is_kept() -> None:
     assert parse_eps(" 8/255 ").text == "8/255"
     assert parse_eps("0.50").text == "0.50"
+
+
+def test_extreme_numbers_are_finite_and_positive() -> None:
+    assert 0 < float(parse_eps("1e-99/9e99")) < float(parse_eps("9e99/1e-99")) < float("inf")
