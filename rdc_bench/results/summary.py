@@ -78,7 +78,7 @@ def _model(name: str, card: dict[str, Any], records: pd.DataFrame, labels: list[
     for label in labels:
         rows = records[records["attack"] == label]
         robust = _matrix(rows, (rows["clean_prediction"] == rows["label"]) & (rows["adversarial_prediction"] == rows["label"]))
-        ok: np.ndarray = _matrix(rows, rows["status"] == "ok").all(axis=1)
+        ok = np.all(_matrix(rows, rows["status"] == "ok"), axis=1)
         rates.append(np.where(ok, robust.mean(axis=1), np.nan))
         decided.append(ok)
         bad = [status for status in ("failed", "invalid") if (rows["status"] == status).any()]

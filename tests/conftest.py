@@ -1,0 +1,59 @@
+"""Small models and attacks that the evaluation can be watched on."""
+
+import pytest
+import torch
+from torch import nn
+
+import rdc_bench
+from rdc_bench.attacks import ATTACKS
+from rdc_bench.loading import MODELS
+from rdc_bench.randomness import normal, row_keys
+
+SHAPE = (1, 28, 28)
+
+
+class Toy(nn.Module):
+    """Tells classes by fixed random directions; optionally with noise on its logits."""
+
+    def __init__(self, noise: float = 0.0) -> None:
+        super().__init__()
+        g = torch.Generator().manual_seed(0)
+        self.weight = nn.Parameter(torch.randn(10, 784, generator=g))
+        self.noise = noise
+
+    @property
+    def stochastic(self) -> bool:
+        return self.noise > 0
+
+    def forward(self, x):
+        logits = x.flatten(1) @ self.weight.T
+        if self.noise:
+            logits = logits + self.noise * normal(row_keys(len(x)), (10,)).to(x)
+        return logits
+
+
+@pytest.fixture
+def registered():
+    """Register models and attacks for one test: ``registered.model(name, factory)``, ``registered.attack(name, function)``."""
+    before = dict(MODELS._entries), dict(ATTACKS._entries)
+
+    class Registered:
+        toy = Toy
+
+        @staticmethod
+        def model(name, factory):
+            rdc_bench.model(name, dataset="fashion-mnist", image_shape=SHAPE, num_classes=10)(factory)
+
+        @staticmethod
+        def attack(name, function, threats=("linf", "l2")):
+            rdc_bench.attack(name, threats=list(threats))(function)
+
+    yield Registered
+    MODELS._entries, ATTACKS._entries = before
+
+
+@pytest.fixture
+def toys(registered):
+    registered.model("toy", lambda: Toy())
+    registered.model("noisy", lambda: Toy(noise=20.0))
+    return ["toy", "noisy"]

@@ -1,0 +1,77 @@
+import csv
+import io
+import json
+
+import pytest
+from rich.console import Console
+
+import rdc_bench
+from rdc_bench import UserError
+from rdc_bench.reporting import compare
+from rdc_bench.reporting.render import csv as render_csv
+from rdc_bench.reporting.render import markdown, terminal
+
+@pytest.fixture
+def results(tmp_path, registered):
+    from rdc_bench.cards import ModelCard
+    from rdc_bench.loading import MODELS
+
+    registered.model("weak", lambda: registered.toy())
+    registered.model("strong", lambda: registered.toy(noise=20.0))
+    card, factory = MODELS.get("weak")
+    baseline = ModelCard.model_validate({**card.model_dump(), "role": "baseline", "title": "a | b <script>[red]"})
+    MODELS._entries.pop("weak")
+    MODELS.register("weak", (baseline, factory), "test")
+    rdc_bench.run(models=["weak", "strong"], attacks=["pgd", "fgsm"], n=10, repeats=3, out=tmp_path / "results")
+    return tmp_path / "results"
+
+
+def test_json_has_rows_and_comparisons(results):
+    document = compare(results).as_json()
+    assert {row["model"] for row in document["rows"]} == {"weak", "strong"}
+    assert all(row["source"] == "measured" and row["threat"] == "linf" for row in document["rows"])
+    (test,) = document["comparisons"]
+    assert (test["model"], test["baseline"]) == ("strong", "weak")
+    assert 0 <= test["p_value"] <= test["p_value_holm"] <= 1
+    by_name = {row["model"]: row["robust"]["worst"]["value"] for row in document["rows"]}
+    assert test["difference"] == pytest.approx(by_name["strong"] - by_name["weak"])
+
+
+def test_files_are_written(results, tmp_path):
+    paths = rdc_bench.report(results, out=tmp_path / "report")
+    assert [p.name for p in paths] == ["report.md", "report.csv"]
+    rows = list(csv.DictReader(io.StringIO(paths[1].read_text())))
+    assert {row["attack"] for row in rows} == {"clean", "union", "pgd", "fgsm"}
+    assert all(0 <= float(row["avg_low"]) <= float(row["avg"]) <= float(row["avg_high"]) <= 1 for row in rows)
+
+
+def test_every_rendering_shows_every_model_with_intervals(results):
+    tables = compare(results)
+    console = Console(width=160, record=True, file=io.StringIO())
+    terminal(tables, console)
+    for text in (console.export_text(), markdown(tables), render_csv(tables)):
+        assert "weak" in text
+        assert "strong" in text
+    assert "[" in markdown(tables)
+    assert "best baseline" in markdown(tables)
+    assert "upper bounds" in markdown(tables)  # what the quick profile is, is said with its figures
+
+
+def test_unfinished_runs_are_left_out_and_named(results):
+    run = next(results.glob("*/run.json"))
+    other = results / "other"
+    other.mkdir()
+    (other / "run.json").write_text(json.dumps({**json.loads(run.read_text()), "files": {}, "status": "interrupted"}))
+    tables = compare(results)
+    assert tables.unfinished == ["other"]
+    assert "other" in markdown(tables)
+
+
+def test_bad_formats_and_places_are_named(results, tmp_path):
+    with pytest.raises(UserError, match="markdown"):
+        rdc_bench.report(results, formats=["markdwon"])
+    with pytest.raises(UserError, match="no such folder"):
+        rdc_bench.report(tmp_path / "nothing")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="is a file"):
+        rdc_bench.report(results, out=tmp_path / "file")

@@ -1,0 +1,54 @@
+import pytest
+import torch
+
+from rdc_bench.errors import UserError
+from rdc_bench.results.store import RunFolder, Shard, find_runs
+
+ROW = {
+    "model": "m",
+    "attack": "clean",
+    "index": 0,
+    "repeat": 0,
+    "label": 1,
+    "clean_prediction": 1,
+    "adversarial_prediction": None,
+    "distance": None,
+    "success": False,
+    "status": "ok",
+    "reason": None,
+    "gradient": "none",
+    "nfe": 1.0,
+    "nfe_backward": 0.0,
+    "seconds": 0.5,
+}
+
+
+def test_shards_come_back_as_they_were(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.write_shard("00", Shard([ROW], {"adversarial": torch.ones(2)}))
+    shard = folder.shard("00")
+    assert shard.rows == [ROW]
+    assert torch.equal(shard.images["adversarial"], torch.ones(2))
+    assert folder.shard("01") is None
+
+
+@pytest.mark.parametrize("ending", ["parquet", "safetensors"])
+def test_a_damaged_shard_counts_as_not_done(tmp_path, ending):
+    folder = RunFolder(tmp_path)
+    folder.write_shard("00", Shard([ROW], {}))
+    path = tmp_path / "shards" / f"00.{ending}"
+    path.write_bytes(path.read_bytes()[:5])
+    assert folder.shard("00") is None
+
+
+def test_folders_that_are_not_ours_are_named(tmp_path):
+    with pytest.raises(UserError, match="no such folder"):
+        find_runs(tmp_path / "nothing")
+    with pytest.raises(UserError, match="holds no run"):
+        find_runs(tmp_path)
+    (tmp_path / "run.json").write_text('{"format": "something else"}')
+    with pytest.raises(UserError, match="not a manifest"):
+        RunFolder(tmp_path).manifest()
+    (tmp_path / "run.json").write_text("garbage")
+    with pytest.raises(UserError, match="not a manifest"):
+        RunFolder(tmp_path).manifest()
