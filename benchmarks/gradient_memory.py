@@ -39,7 +39,8 @@ def main() -> None:
         print(measure(int(sys.argv[1])))
         return
     few, many = (
-        float(subprocess.run([sys.executable, __file__, str(t)], check=True, capture_output=True, text=True).stdout) for t in (8, 64)
+        float(subprocess.run([sys.executable, __file__, str(t)], check=True, capture_output=True, text=True).stdout)
+        for t in (8, 64)
     )
     print(f"one RDC gradient, {IMAGES} images, {ROWS} rows per pass, exact through 5 maximisation steps")
     print(f"T' =  8: {few:7.1f} MiB")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -239,7 +238,7 @@ def _explained(path: Path, text: str, error: ValidationError) -> UserError:
     shown = ".".join(field)
     line = _line_of(text, field)
     if first["type"] == "extra_forbidden":
-        return unknown_name(f"field in {path}:{line}", field[-1], _fields(), "Remove it or correct it.")
+        return UserError(f"{path}:{line}: {unknown_name('field', field[-1], _fields(), 'Correct it or remove it.')}")
     return UserError(f"{path}:{line}: field {shown!r}: {first['msg']}")
 
 
@@ -272,7 +271,6 @@ def _find(name: str, folder: str, kind: str) -> Path:
     return names[name]
 
 
-@cache
 def file_sha256(path: Path) -> str:
     """SHA-256 of a file's contents."""
     with path.open("rb") as file:

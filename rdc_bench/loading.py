@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -28,9 +29,9 @@ from rdc_bench.cards import (
 from rdc_bench.defenses import RDC, DiffusionClassifier, LikelihoodMaximization
 from rdc_bench.diffusion import EDMPrecond
 from rdc_bench.eps import parse_eps
-from rdc_bench.errors import UserError
+from rdc_bench.errors import UserError, unknown_name
 from rdc_bench.networks import network_class
-from rdc_bench.registry import Registry
+from rdc_bench.registry import Registry, origin_of
 
 Factory = Callable[[], nn.Module]
 M = TypeVar("M", bound=nn.Module)
@@ -43,7 +44,7 @@ def model(
     """Register a function without arguments that makes a classifier (images in [0, 1] to logits) as the model ``name``."""
 
     def decorate(factory: Factory) -> Factory:
-        origin = getattr(factory, "__module__", "__main__")
+        origin = origin_of(inspect.getmodule(factory))
         card = ModelCard(
             schema_version=1,
             name=name,
@@ -74,17 +75,27 @@ def load_model(name: str) -> nn.Module:
     Returns: a module with its validated card as ``.card``. Nothing is trained, downloaded or executed from a card.
     Raises: ``UserError`` for an unknown name, a faulty card, weights that are missing, damaged or not those of the card.
     """
-    if name in MODELS.names():
-        card, factory = MODELS.get(name)
+    found = resolve(name)
+    if isinstance(found, tuple):
+        card, factory = found
         module = factory()
     else:
-        loaded = find_model_card(name)
-        card = loaded.card
+        card, loaded = found.card, found
         if isinstance(card.model, DenoiserSpec):
             raise UserError(f"model {name!r} is a denoiser, not a classifier; use a card that classifies with it")
         module = build(loaded)
     module.card = card  # type: ignore[assignment]
     return module.eval().requires_grad_(False)
+
+
+def resolve(name: str) -> LoadedCard | tuple[ModelCard, Factory]:
+    """What a model's name leads to: a card's file, or a registered function with the card made for it."""
+    if name in MODELS.names():
+        return MODELS.get(name)
+    if name not in card_names("models") and not name.endswith((".yaml", ".yml")):
+        hint = "`rdc-bench list models` shows them all; a path to a card ends in .yaml."
+        raise unknown_name("model", name, list_models(), hint)
+    return find_model_card(name)
 
 
 def load_denoiser(name: str) -> EDMPrecond:

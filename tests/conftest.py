@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 from torch import nn
 
 import rdc_bench
@@ -10,6 +11,10 @@ from rdc_bench.loading import MODELS
 from rdc_bench.randomness import normal, row_keys
 
 SHAPE = (1, 28, 28)
+
+# Machines that run tests are often busy: slowness alone is no failure.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 
 class Toy(nn.Module):

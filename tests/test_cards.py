@@ -22,7 +22,7 @@ CARD = {
 
 def write(tmp_path, card, name="mine"):
     path = tmp_path / f"{name}.yaml"
-    path.write_text(card if isinstance(card, str) else yaml.safe_dump(card, sort_keys=False))
+    path.write_text(card if isinstance(card, str) else yaml.safe_dump(card, sort_keys=False, default_flow_style=None))
     return path
 
 
@@ -36,7 +36,7 @@ def test_a_good_card_is_read(tmp_path):
     ("change", "message"),
     [
         ({"nmae": "x"}, r"mine.yaml:11.*'nmae'.*Did you mean 'name'"),
-        ({"num_classes": "ten"}, r"mine.yaml:10: field 'num_classes'"),
+        ({"num_classes": "ten"}, r"mine.yaml:7: field 'num_classes'"),
         ({"num_classes": 1}, r"greater than or equal to 2"),
         ({"role": "winner"}, r"field 'role'"),
         ({"schema_version": 2}, r"field 'schema_version'"),
@@ -54,7 +54,9 @@ def test_a_wrong_field_is_named_with_file_and_line(tmp_path, change, message):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("file", ["../x.safetensors", "/etc/x.safetensors", "a/b.safetensors", "weights.pt", ".hidden.safetensors"])
+@pytest.mark.parametrize(
+    "file", ["../x.safetensors", "/etc/x.safetensors", "a/b.safetensors", "weights.pt", ".hidden.safetensors"]
+)
 def test_weights_cannot_lie_outside_the_cards_folder(tmp_path, file):
     model = {"kind": "classifier", "architecture": "SmallResNet", "config": {}, "weights": {"file": file, "sha256": "0" * 64}}
     with pytest.raises(UserError, match=r"weights\.file|file"):
@@ -70,14 +72,18 @@ def test_what_is_no_card_is_refused(tmp_path, text):
         read_card(write(tmp_path, text), ModelCard)
 
 
-@given(st.dictionaries(st.sampled_from([*CARD, "extra"]), st.one_of(st.none(), st.integers(), st.text(max_size=5), st.booleans())))
+@given(
+    st.dictionaries(st.sampled_from([*CARD, "extra"]), st.one_of(st.none(), st.integers(), st.text(max_size=5), st.booleans()))
+)
 def test_any_change_is_accepted_or_refused_in_one_line(tmp_path_factory, change):
     path = write(tmp_path_factory.mktemp("card"), {**CARD, **change})
+    message = ""
     try:
         read_card(path, ModelCard)
     except UserError as error:
-        assert "\n" not in str(error)
-        assert "mine.yaml" in str(error)
+        message = str(error)
+    assert "\n" not in message
+    assert message == "" or "mine.yaml" in message
 
 
 def test_names_lead_to_the_working_directory_first(tmp_path, monkeypatch):

@@ -1,11 +1,11 @@
-import safetensors.torch
 import pytest
+import safetensors.torch
 import torch
 import yaml
 
 import rdc_bench
 from rdc_bench import UserError
-from rdc_bench.cards import DenoiserSpec, find_model_card, packaged
+from rdc_bench.cards import DenoiserSpec, file_sha256, find_model_card, packaged
 from rdc_bench.loading import missing_parts
 from rdc_bench.networks import SmallResNet
 
@@ -20,9 +20,6 @@ def card(tmp_path, monkeypatch):
     torch.manual_seed(0)
     network = SmallResNet(1, 10, widths=(8, 8), blocks=(1, 1))
     safetensors.torch.save_file(network.state_dict(), tmp_path / "models" / "mine.safetensors")
-    from rdc_bench.cards import file_sha256
-
-    file_sha256.cache_clear()
 
     def write(config=None, sha256=None):
         document = {
@@ -71,11 +68,8 @@ def test_truncated_weights_are_refused(card, tmp_path):
 
 
 def test_a_truncated_file_with_a_matching_hash_is_refused_too(card, tmp_path):
-    from rdc_bench.cards import file_sha256
-
     path = tmp_path / "models" / "mine.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
-    file_sha256.cache_clear()
     card()
     with pytest.raises(UserError, match="not a readable safetensors file"):
         rdc_bench.load_model("mine")

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from rdc_bench.attacks import attack
+from rdc_bench.attacks.best import Best
 from rdc_bench.attacks.gradient import evaluate
 from rdc_bench.attacks.losses import cross_entropy, objective
 from rdc_bench.threats import LpThreat
@@ -36,7 +37,7 @@ def pgd(
     eot: int = 1,
     restarts: int = 1,
 ) -> Tensor:
-    """PGD with random starts and EOT (Madry et al. 2018, arXiv 1706.06083); keeps the iterate of highest mean loss.
+    """PGD with random starts and EOT (Madry et al. 2018, arXiv 1706.06083); keeps the most adversarial iterate.
 
     Options:
         steps: per restart. step_size: 0 means 2.5 eps / steps. loss: ce, margin or dlr.
@@ -44,14 +45,12 @@ def pgd(
     """
     loss_function = objective(loss)
     step = step_size or 2.5 * threat.eps / steps
-    best = x.clone()
-    best_value = torch.full((len(x),), -torch.inf, device=x.device)
+    best = Best(model, x)
     for _ in range(restarts):
         adversarial = threat.random_start(x, generators)
         for i in range(steps + 1):
-            value, gradient, _ = evaluate(model, adversarial, y, loss_function, eot)
-            better = value > best_value
-            best[better], best_value[better] = adversarial[better], value[better]
+            value, gradient, logits = evaluate(model, adversarial, y, loss_function, eot)
+            best.offer(adversarial, value, logits, y)
             if i < steps:
                 adversarial = threat.project(x, adversarial + step * threat.steepest(gradient))
-    return best
+    return best.points

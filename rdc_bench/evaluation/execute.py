@@ -48,13 +48,13 @@ class Executor:
     def attack(self, planned: PlannedAttack, start: int, stop: int, clean: Tensor) -> Shard:
         """Attack images ``start`` to ``stop − 1`` and judge the result.
 
-        Images that are misclassified in every clean repeat need no attack.
+        Images that are misclassified in every clean repeat need no attack and stay as they are.
 
         Args: clean: clean predictions (stop − start, repeats).
         """
         x, y = self._images(start, stop)
         todo = (clean == y.cpu()[:, None]).any(dim=1).nonzero()[:, 0]
-        adversarial, predicted = x.clone(), clean.clone()
+        adversarial = x.clone()
         verdicts = [OK] * len(x)
         cost = _NOTHING
         if len(todo):
@@ -64,12 +64,9 @@ class Executor:
             cost = _Cost(meter, len(todo), (time.perf_counter() - began) / len(todo))
             for place, verdict in zip(todo.tolist(), found, strict=True):
                 verdicts[place] = verdict
-            ok = torch.tensor([v.status == "ok" for v in found])
-            if ok.any():
-                chosen = todo[ok]
-                adversarial[chosen] = candidates[ok]
-                keys = self._keys(planned.label, (chosen + start).tolist())
-                predicted[chosen] = predictions(self.model, adversarial[chosen], keys, self.repeats)
+            adversarial[todo] = candidates
+        # Images that need no attack are judged as well, under the same draws as the others, so that a record can be re-checked.
+        predicted = predictions(self.model, adversarial, self._keys(planned.label, range(start, stop)), self.repeats)
         distance = self.plan.threat.distance(x, adversarial)
         attacked = set(todo.tolist())
         gradient = "none" if planned.attack.gradient == "black-box" else getattr(self.model, "gradient", "exact")

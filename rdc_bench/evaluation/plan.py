@@ -13,12 +13,12 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from rdc_bench.attacks import ATTACKS, Attack
-from rdc_bench.cards import DenoiserSpec, LoadedCard, ModelCard, find_model_card
+from rdc_bench.cards import DenoiserSpec, ModelCard
 from rdc_bench.data import Dataset, load_dataset
 from rdc_bench.eps import Eps
 from rdc_bench.errors import UserError
 from rdc_bench.evaluation.profiles import DEFAULT_DATASET, DEFAULT_MODELS, default_attacks, profile
-from rdc_bench.loading import MODELS, weight_files
+from rdc_bench.loading import MODELS, resolve, weight_files
 from rdc_bench.threats import Threat, make_threat
 
 #: Raised when the meaning of stored results changes, so that older ones are not taken up again.
@@ -159,14 +159,13 @@ def _models(config: RunConfig) -> list[PlannedModel]:
 
 def plan_model(name: str) -> PlannedModel:
     """Resolve one model's name without loading its weights."""
-    if name in MODELS.names():
-        card = MODELS.get(name)[0]
-        digest = hashlib.sha256(card.model_dump_json().encode()).hexdigest()
-        return PlannedModel(name, card, digest, {}, MODELS.entry(name).origin)
-    loaded: LoadedCard = find_model_card(name)
-    if isinstance(loaded.card.model, DenoiserSpec):
+    found = resolve(name)
+    if isinstance(found, tuple):
+        digest = hashlib.sha256(found[0].model_dump_json().encode()).hexdigest()
+        return PlannedModel(name, found[0], digest, {}, MODELS.entry(name).origin)
+    if isinstance(found.card.model, DenoiserSpec):
         raise UserError(f"model {name!r} is a denoiser, not a classifier; use a card that classifies with it")
-    return PlannedModel(name, loaded.card, loaded.sha256, weight_files(loaded), f"card {loaded.path.name}")
+    return PlannedModel(name, found.card, found.sha256, weight_files(found), f"card {found.path.name}")
 
 
 def _attacks(config: RunConfig, threat: Threat) -> list[PlannedAttack]:

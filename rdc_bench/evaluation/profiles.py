@@ -38,7 +38,7 @@ PROFILES = {
         attacks={
             "linf": {"pgd": {"steps": 8}},
             "l2": {"pgd": {"steps": 8}},
-            "stadv": {"stadv": {"steps": 12, "step_size": 0.02}},
+            "stadv": {"stadv": {"steps": 12, "learning_rate": 0.02}},
         },
     ),
     "standard": Profile(

@@ -175,7 +175,6 @@ def _publish(
     tensors = {key: value.contiguous() for key, value in trained.model.state_dict().items()}
     weights = job.out / f"{job.name}.safetensors"
     write_atomically(weights, safetensors.torch.save(tensors))
-    file_sha256.cache_clear()
     card = ModelCard(
         schema_version=1,
         name=job.name,

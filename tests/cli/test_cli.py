@@ -1,6 +1,7 @@
 """The command line as a user meets it: exit codes, one-line errors, JSON on stdout and nothing else there."""
 
 import json
+import re
 import subprocess
 import sys
 import textwrap
@@ -42,18 +43,29 @@ def plugin(tmp_path, registered):
 
 
 def invoke(capsys, *args):
+    before, sys.argv = sys.argv, ["rdc-bench", *map(str, args)]
     with pytest.raises(SystemExit) as stopped:
-        sys.argv, before = ["rdc-bench", *map(str, args)], sys.argv
-        try:
-            main()
-        finally:
-            sys.argv = before
+        main()
+    sys.argv = before
     out, err = capsys.readouterr()
     return stopped.value.code, out, err
 
 
 def run_args(plugin, tmp_path, *more):
-    return ("run", "--plugin", plugin, "--model", "plugged", "--attack", "plugged-attack", "--n", 6, "--out", tmp_path / "results", *more)
+    return (
+        "run",
+        "--plugin",
+        plugin,
+        "--model",
+        "plugged",
+        "--attack",
+        "plugged-attack",
+        "--n",
+        6,
+        "--out",
+        tmp_path / "results",
+        *more,
+    )
 
 
 def test_run_then_report_then_verify(capsys, plugin, tmp_path):
@@ -120,8 +132,6 @@ def test_bad_input_gives_one_line_and_exit_code_2(capsys, plugin, tmp_path, args
     assert out == ""
     assert "Traceback" not in err
     last = err.strip().splitlines()[-1]
-    import re
-
     assert re.search(message, last), last
     assert not (tmp_path / "results").exists()
 

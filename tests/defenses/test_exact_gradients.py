@@ -78,7 +78,9 @@ def test_gradient_equals_finite_differences(name, scalar):
         pytest.skip("likelihood maximisation returns images")
     model = MODELS[name](denoiser())
     x = images()
-    use = scalar if not name.startswith("lm") else lambda out: (out * torch.linspace(-1, 1, out.numel()).reshape(out.shape)).sum()
+    use = (
+        scalar if not name.startswith("lm") else lambda out: (out * torch.linspace(-1, 1, out.numel()).reshape(out.shape)).sum()
+    )
     exact = gradient(model, x, use)
     assert exact.abs().max() > 1e-6
     numeric = finite_differences(model, x, use, PIXELS)

@@ -21,7 +21,15 @@ from rdc_bench.results.store import RunFolder
 
 def evaluate(tmp_path, **options):
     return rdc_bench.run(
-        **{"models": ["toy"], "threat": "linf", "eps": "8/255", "attacks": ["pgd"], "n": 12, "out": tmp_path / "results", **options}
+        **{
+            "models": ["toy"],
+            "threat": "linf",
+            "eps": "8/255",
+            "attacks": ["pgd"],
+            "n": 12,
+            "out": tmp_path / "results",
+            **options,
+        }
     )
 
 
@@ -104,9 +112,12 @@ def test_attacks_that_go_wrong_never_count_as_robust(tmp_path, registered, toys,
     registered.attack("bad", function)
     result = evaluate(tmp_path, attacks=["bad"], models=["noisy"], repeats=2)
     (summary,) = result.models
-    attackable = (records(result).query("attack == 'clean'").groupby("index").apply(
-        lambda g: (g["clean_prediction"] == g["label"]).any(), include_groups=False
-    )).sum()
+    attackable = (
+        records(result)
+        .query("attack == 'clean'")
+        .groupby("index")
+        .apply(lambda g: (g["clean_prediction"] == g["label"]).any(), include_groups=False)
+    ).sum()
     assert attackable > 0
     assert summary.worst.value == 0.0
     assert summary.attacks["bad"].status == status

@@ -11,6 +11,7 @@ from rdc_bench.reporting import compare
 from rdc_bench.reporting.render import csv as render_csv
 from rdc_bench.reporting.render import markdown, terminal
 
+
 @pytest.fixture
 def results(tmp_path, registered):
     from rdc_bench.cards import ModelCard

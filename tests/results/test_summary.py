@@ -32,7 +32,12 @@ CLEAN = [rows("clean", i, 1, (1, 1), (None, None)) for i in range(4)]
 
 
 def test_average_worst_and_union():
-    a = [rows("a", 0, 1, (1, 1), (1, 1)), rows("a", 1, 1, (1, 1), (1, 2)), rows("a", 2, 1, (1, 1), (2, 2)), rows("a", 3, 1, (1, 1), (1, 1))]
+    a = [
+        rows("a", 0, 1, (1, 1), (1, 1)),
+        rows("a", 1, 1, (1, 1), (1, 2)),
+        rows("a", 2, 1, (1, 1), (2, 2)),
+        rows("a", 3, 1, (1, 1), (1, 1)),
+    ]
     b = [rows("b", i, 1, (1, 1), (1, 1)) for i in range(3)] + [rows("b", 3, 1, (1, 1), (2, 1))]
     s = summary(*CLEAN, *a, *b)
     assert s.clean.value == 1.0
