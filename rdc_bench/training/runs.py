@@ -220,8 +220,8 @@ def _shape(data: Dataset) -> dict[str, int]:
 
 
 def _sigma_data(data: Dataset) -> float:
-    """Standard deviation of the training images in [−1, 1], to two digits."""
-    return round(2 * float(data.pixels.float().std()) / 255, 2)
+    """Standard deviation of the training images in [−1, 1], to one digit."""
+    return round(2 * float(data.pixels.float().std()) / 255, 1)
 
 
 def _statistics(data: Dataset) -> dict[str, list[float]]:

@@ -1,0 +1,102 @@
+"""Whole trainings, tiny, through to the card that they write."""
+
+import pytest
+import torch
+
+import rdc_bench
+from rdc_bench.cards import ModelCard, read_card
+from rdc_bench.diffusion import EDMPrecond
+from rdc_bench.eps import parse_eps
+from rdc_bench.errors import UserError
+from rdc_bench.loading import load_denoiser, load_model
+from rdc_bench.randomness import generator
+from rdc_bench.threats import LpThreat
+from rdc_bench.training import runs
+from rdc_bench.training.diffusion import multihead_loss
+from rdc_bench.training.loop import Schedule
+from rdc_bench.training.runs import Job, train_baseline, train_diffusion, train_multihead
+
+TINY = {"fine": 8, "coarse": 16, "head": 32, "blocks": [1, 2], "head_blocks": 1, "embedding": 16}
+
+
+@pytest.fixture
+def job(tmp_path, monkeypatch):
+    """Jobs on the bundled test images standing in for a training set."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(runs, "VALIDATION_IMAGES", 20)
+    monkeypatch.setattr(runs, "load_dataset", lambda *args, **kwargs: rdc_bench.load_dataset("fashion-mnist", "test", 200))
+
+    def make(name, images=64):
+        schedule = Schedule(images=images, batch_size=16)
+        return Job(name, "fashion-mnist", schedule, tmp_path / "models", tmp_path / "checkpoints")
+
+    return make
+
+
+def quiet(step, steps, loss):
+    pass
+
+
+def test_teacher_student_and_classifier(job, tmp_path):
+    path = train_diffusion(job("teacher"), log_mean=0.0, log_std=1.0, label_dropout=0.1, network=TINY, progress=quiet)
+    card = read_card(path, ModelCard)
+    assert card.training.images == 64
+    assert len(card.training.data_sha256) == 64
+    assert card.validation.keys() == {"clean accuracy, 16 levels"}
+    teacher = load_denoiser("teacher")
+    assert teacher.model.class_in_trunk
+
+    train_multihead(job("student"), teacher="teacher", log_mean=0.0, log_std=1.0, heads=2, progress=quiet)
+    student = load_denoiser("student")
+    assert not student.model.class_in_trunk
+    z, sigma = torch.randn(2, 1, 28, 28), torch.tensor([0.5, 1.0])
+    assert student.all_classes(z, sigma).shape == (2, 10, 1, 28, 28)
+
+
+def test_distillation_brings_the_student_nearer_to_the_teacher():
+    torch.manual_seed(0)
+    teacher = EDMPrecond(8, 1, 3, **TINY)
+    with torch.no_grad():
+        for p in teacher.parameters():  # an untrained teacher says the same for every class
+            p.add_(0.1 * torch.randn_like(p))
+    student = EDMPrecond(8, 1, 3, **TINY, class_in_trunk=False)
+    loss = multihead_loss(teacher, 0.0, 0.5, heads=2)
+    optimizer = torch.optim.Adam(student.parameters(), 3e-3)
+    values = []
+    for step in range(150):
+        value = loss(student, torch.rand(16, 1, 8, 8), torch.randint(0, 3, (16,)), generator("step", step))
+        optimizer.zero_grad()
+        value.backward()
+        optimizer.step()
+        values.append(value.item())
+    assert sum(values[-10:]) < 0.6 * sum(values[:10])
+
+
+@pytest.mark.parametrize("method", ["standard", "pgd", "trades"])
+def test_baselines(job, method):
+    train_baseline(
+        job("base"),
+        method=method,
+        threat=LpThreat("linf", 8 / 255),
+        eps=parse_eps("8/255"),
+        inner_steps=2,
+        beta=6.0,
+        network={"widths": [8, 8], "blocks": [1, 1]},
+        progress=quiet,
+    )
+    model = load_model("base")
+    assert model.card.role == "baseline"
+    assert model(torch.rand(2, 1, 28, 28)).shape == (2, 10)
+
+
+def test_training_again_from_the_final_checkpoint_writes_the_same_weights(job, tmp_path):
+    def train():
+        train_diffusion(job("teacher"), log_mean=0.0, log_std=1.0, label_dropout=0.1, network=TINY, progress=quiet)
+        return (tmp_path / "models" / "teacher.safetensors").read_bytes()
+
+    assert train() == train()
+
+
+def test_a_teacher_must_be_a_denoiser(job):
+    with pytest.raises(UserError, match="unknown model"):
+        train_multihead(job("student"), teacher="nobody", log_mean=0.0, log_std=1.0, heads=2, progress=quiet)
