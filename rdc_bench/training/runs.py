@@ -35,7 +35,7 @@ Progress = Callable[[int, int, float], None]
 M = TypeVar("M", bound=nn.Module)
 
 #: Validation images that a trained model is measured on, and the noise levels of a denoiser's classifier.
-VALIDATION_IMAGES = 1000
+VALIDATION_IMAGES = 500
 VALIDATION_LEVELS = 16
 
 
