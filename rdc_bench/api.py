@@ -69,9 +69,9 @@ def run(
 
 
 def report(
-    results: str | Path = "results", out: str | Path = "results/report", formats: Sequence[Format] = ("markdown", "csv")
+    results: str | Path = "results", out: str | Path = "results/report", formats: Sequence[Format] = ("markdown", "csv", "png")
 ) -> list[Path]:
-    """Write the comparison tables of all complete runs under ``results``; returns the paths written."""
+    """Write tables (Markdown, CSV) and a figure per run of all complete runs under ``results``; returns the paths written."""
     return write_report(Path(results), Path(out), formats)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from rdc_bench.attacks import ATTACKS
 from rdc_bench.cards import DenoiserSpec, card_names, find_model_card, find_threat_card
-from rdc_bench.data import list_datasets
+from rdc_bench.data import DATASETS
 from rdc_bench.errors import UserError
 from rdc_bench.loading import MODELS, list_models, missing_parts
 from rdc_bench.threats import THREATS, list_threats
@@ -79,8 +79,16 @@ def threats() -> list[dict[str, Any]]:
 
 
 def datasets() -> list[dict[str, Any]]:
-    """All datasets."""
-    return [{"name": name} for name in list_datasets()]
+    """All datasets, with the image shape and number of classes of those where they are fixed."""
+    return [
+        {
+            "name": info.name,
+            "shape": list(info.shape) if info.shape else None,
+            "classes": len(info.classes) if info.classes else None,
+            "summary": info.summary,
+        }
+        for info in DATASETS.values()
+    ]
 
 
 CATALOGS: dict[str, Callable[[], list[dict[str, Any]]]] = {

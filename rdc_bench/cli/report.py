@@ -12,12 +12,12 @@ from rdc_bench.cli.options import json_option, print_json
 @click.command("report")
 @click.argument("results", type=click.Path(path_type=Path), default=Path("results"))
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for the files written. Default: RESULTS/report.")
-@click.option("--format", "formats", multiple=True, help="markdown or csv. May be repeated. Default: both.")
+@click.option("--format", "formats", multiple=True, help="markdown, csv or png. May be repeated. Default: all.")
 @json_option
 def command(results: Path, out: Path | None, formats: tuple[str, ...], as_json: bool) -> None:
     """Compare models over all stored runs in RESULTS (default: results).
 
-    Prints the tables and writes them as Markdown and CSV. Reads only what `rdc-bench run` stored.
+    Prints the tables, and writes them as Markdown and CSV with a figure for each run. Reads only what `rdc-bench run` stored.
 
     \b
     Examples:

@@ -30,48 +30,38 @@ class Profile(NamedTuple):
     attacks: dict[str, dict[str, dict[str, Any]]]
 
 
+def _balls(attacks: dict[str, dict[str, Any]], stadv: dict[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:
+    """The same attacks under ℓ∞ and ℓ2; StAdv under its own threat."""
+    return {"linf": attacks, "l2": attacks, "stadv": {"stadv": stadv}}
+
+
 PROFILES = {
     "quick": Profile(
-        note="a quick look: few images and weak attacks, so robust accuracies are upper bounds with wide intervals",
+        note="a quick look: few images and a short attack, so robust accuracies are upper bounds with wide intervals",
         n=32,
         repeats=4,
-        attacks={
-            "linf": {"pgd": {"steps": 8}},
-            "l2": {"pgd": {"steps": 8}},
-            "stadv": {"stadv": {"steps": 12, "learning_rate": 0.02}},
-        },
+        attacks=_balls({"pgd": {"steps": 8}}, {"steps": 12, "learning_rate": 0.02}),
     ),
     "standard": Profile(
-        note="a comparison worth quoting: 256 images, 10 repeats, adaptive white-box attacks with exact gradients",
+        note="a comparison worth quoting: adaptive white-box attacks with exact gradients",
         n=256,
         repeats=10,
-        attacks={
-            "linf": {"apgd-ce": {"steps": 20}, "apgd-dlr": {"steps": 20}, "pgd": {"steps": 20}},
-            "l2": {"apgd-ce": {"steps": 20}, "apgd-dlr": {"steps": 20}, "pgd": {"steps": 20}},
-            "stadv": {"stadv": {"steps": 50}},
-        },
+        attacks=_balls({"apgd-dlr": {"steps": 20}, "pgd": {"steps": 20}}, {"steps": 40}),
     ),
     "paper": Profile(
-        note="the RDC paper's size, 512 images, under AutoAttack's randomised version with EOT and long attacks",
+        note="the size of the RDC paper's table, under long attacks with expectation over transformation",
         n=512,
         repeats=10,
-        attacks={
-            "linf": {
+        attacks=_balls(
+            {
                 "apgd-ce": {"eot": 20},
                 "apgd-dlr": {"eot": 20},
                 "apgd-t": {},
                 "pgd": {"steps": 200, "eot": 10},
                 "square": {"queries": 1000},
             },
-            "l2": {
-                "apgd-ce": {"eot": 20},
-                "apgd-dlr": {"eot": 20},
-                "apgd-t": {},
-                "pgd": {"steps": 200, "eot": 10},
-                "square": {"queries": 1000},
-            },
-            "stadv": {"stadv": {"steps": 100, "eot": 4}},
-        },
+            {"steps": 100, "eot": 4},
+        ),
     ),
 }
 

@@ -6,6 +6,7 @@ import gc
 import importlib.metadata
 import platform
 import shlex
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -180,6 +181,7 @@ def _manifest(plan: Plan) -> Manifest:
             "rdc_bench": rdc_bench.__version__,
             "python": platform.python_version(),
             **{name: importlib.metadata.version(name) for name in ("torch", "numpy", "pyautoattack")},
+            **_commit(),
         },
         hardware={
             "device": config.device,
@@ -189,6 +191,16 @@ def _manifest(plan: Plan) -> Manifest:
         },
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
+
+
+def _commit() -> dict[str, str]:
+    """The commit of this package's checkout, with ``-dirty`` for uncommitted changes; nothing for an installed wheel."""
+    checkout = Path(rdc_bench.__file__).parents[1]
+    if not (checkout / ".git").exists():
+        return {}
+    described = ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--abbrev=12"]
+    done = subprocess.run(described, capture_output=True, text=True, check=False)
+    return {"commit": done.stdout.strip()} if done.returncode == 0 else {}
 
 
 def _execute(plan: Plan, folder: RunFolder, progress: Progress) -> list[ModelEntry]:

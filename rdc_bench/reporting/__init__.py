@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -13,8 +13,21 @@ from rdc_bench.reporting.render import csv, markdown
 
 __all__ = ["FORMATS", "Comparisons", "Format", "compare", "write_report"]
 
-Format = Literal["markdown", "csv"]
-FORMATS = {"markdown": ("report.md", markdown), "csv": ("report.csv", csv)}
+Format = Literal["markdown", "csv", "png"]
+
+
+def _png(comparisons: Comparisons) -> dict[str, bytes]:
+    from rdc_bench.reporting.figure import png  # matplotlib takes long to import
+
+    return {f"{table.path.name}.png": png(table) for table in comparisons.runs}
+
+
+#: What each format writes: file names and contents.
+FORMATS: dict[str, Callable[[Comparisons], dict[str, bytes]]] = {
+    "markdown": lambda comparisons: {"report.md": markdown(comparisons).encode()},
+    "csv": lambda comparisons: {"report.csv": csv(comparisons).encode()},
+    "png": _png,
+}
 
 
 def write_report(results: Path, out: Path, formats: Sequence[str]) -> list[Path]:
@@ -27,7 +40,7 @@ def write_report(results: Path, out: Path, formats: Sequence[str]) -> list[Path]
     comparisons = compare(results)
     paths = []
     for name in formats:
-        file, render = FORMATS[name]
-        write_atomically(out / file, render(comparisons).encode())
-        paths.append(out / file)
+        for file, content in FORMATS[name](comparisons).items():
+            write_atomically(out / file, content)
+            paths.append(out / file)
     return paths

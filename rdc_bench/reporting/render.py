@@ -22,7 +22,7 @@ def percent(rate: Rate) -> str:
 def heading(table: RunTable) -> str:
     """What was run, in one line."""
     m = table.manifest
-    return f"{m.dataset} · {m.threat} · eps {m.eps} · first {m.n} {m.split} images · profile {m.profile}"
+    return f"{m.dataset} · {m.threat} · eps {m.eps} · first {m.n} {m.split} images · {m.repeats} repeats · profile {m.profile}"
 
 
 def main_rows(table: RunTable) -> pd.DataFrame:

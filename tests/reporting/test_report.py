@@ -40,7 +40,8 @@ def test_json_has_rows_and_comparisons(results):
 
 def test_files_are_written(results, tmp_path):
     paths = rdc_bench.report(results, out=tmp_path / "report")
-    assert [p.name for p in paths] == ["report.md", "report.csv"]
+    assert [p.suffix for p in paths] == [".md", ".csv", ".png"]
+    assert paths[2].read_bytes().startswith(b"\x89PNG")
     rows = list(csv.DictReader(io.StringIO(paths[1].read_text())))
     assert {row["attack"] for row in rows} == {"clean", "union", "pgd", "fgsm"}
     assert all(0 <= float(row["avg_low"]) <= float(row["avg"]) <= float(row["avg_high"]) <= 1 for row in rows)

@@ -1,0 +1,42 @@
+"""Each run as a picture: clean and robust accuracy of every model, with intervals."""
+
+from __future__ import annotations
+
+import io
+
+from matplotlib.figure import Figure
+
+from rdc_bench.reporting.comparison import RunTable
+from rdc_bench.reporting.render import heading
+from rdc_bench.results.statistics import Rate
+
+#: What is drawn, from the top down within a model's row: label, colour and marker. Readable without colours too.
+SERIES = {
+    "clean": ("clean", "0.55", "|"),
+    "avg": ("robust, average", "#2a7fb8", "o"),
+    "worst": ("robust, worst case", "#c1432e", "s"),
+}
+
+
+def png(table: RunTable) -> bytes:
+    """One run as a PNG: a row per model, the most robust at the top, Wilson intervals as lines."""
+    figure = Figure(figsize=(8, 1.4 + 0.55 * len(table.models)), dpi=150, layout="constrained")
+    axes = figure.subplots()
+    for offset, (attribute, (label, colour, marker)) in zip((-0.2, 0.0, 0.2), SERIES.items(), strict=True):
+        for row, model in enumerate(table.models):
+            rate: Rate = getattr(model, attribute)
+            shown = {"label": label} if row == 0 else {}
+            axes.hlines(row + offset, 100 * rate.low, 100 * rate.high, colors=colour, linewidth=2)
+            axes.plot(100 * rate.value, row + offset, marker=marker, color=colour, linestyle="none", markersize=7, **shown)
+    # Names come from cards: a dollar sign must not start a formula.
+    axes.set_yticks(range(len(table.models)), [model.model.replace("$", r"\$") for model in table.models])
+    axes.invert_yaxis()
+    axes.set_xlim(0, 100)
+    axes.set_xlabel("accuracy in %, with 95 % intervals")
+    axes.set_title(heading(table).replace("$", r"\$"), loc="left", fontsize="medium")
+    axes.grid(axis="x", color="0.9")
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside lower center", ncols=3, frameon=False)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
