@@ -30,6 +30,7 @@ def main() -> None:
     parser.add_argument("--denoiser", default="multihead-fashion-mnist")
     parser.add_argument("--n", type=int, default=64)
     parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--antithetic", action="store_true")
     parser.add_argument("--lm", help="ETA:STEP:OPTIMIZER:DRAWS:LOW:HIGH puts likelihood maximisation in front")
     options = parser.parse_args()
     data = load_dataset("fashion-mnist", "validation", options.n)
@@ -38,7 +39,9 @@ def main() -> None:
     print("centre width levels | clean avg | robust avg | robust worst of 4 | seconds")
     for setting in options.settings:
         centre, width, levels = setting.split(":")
-        model = DiffusionClassifier(denoiser, 10, levels=int(levels), log_mean=float(centre), log_std=float(width))
+        model = DiffusionClassifier(
+            denoiser, 10, levels=int(levels), log_mean=float(centre), log_std=float(width), antithetic=options.antithetic
+        )
         if options.lm:
             eta, step, optimizer, draws, low, high = options.lm.split(":")
             maximization = LikelihoodMaximization(

@@ -65,6 +65,7 @@ class DiffusionClassifierSpec(Strict):
     log_std: Annotated[float, Field(gt=0)] = 1.0
     weighting: Literal["edm", "elbo", "simple", "reference"] = "edm"
     noise: Literal["shared", "fresh", "fixed"] = "shared"
+    antithetic: bool = False
     temperature: Annotated[float, Field(gt=0)] = 1.0
     rows_per_pass: Annotated[int, Field(ge=1)] = 128
     seed: int = 0

@@ -41,6 +41,8 @@ class DiffusionClassifier(nn.Module):
         noise: ``shared`` among the classes and drawn afresh at each call (most of the variance cancels in the differences of
             logits and in their gradients); ``fresh`` for each class too, which makes gradients noisy and the model look more
             robust than it is; ``fixed``, the same noise for every image and call, which makes the model deterministic.
+        antithetic: neighbouring levels (first and second, third and fourth, …) see the same noise with opposite signs, which
+            cancels the part of the error that is linear in the noise.
         temperature: divides the logits; chosen on validation images so that softmax neither saturates nor flattens.
         rows_per_pass: (image, level) pairs evaluated at once; bounds the memory.
         seed: of the ``fixed`` noise.
@@ -57,6 +59,7 @@ class DiffusionClassifier(nn.Module):
         log_std: float = 1.0,
         weighting: str = "edm",
         noise: Noise = "shared",
+        antithetic: bool = False,
         temperature: float = 1.0,
         rows_per_pass: int = 128,
         seed: int = 0,
@@ -68,6 +71,7 @@ class DiffusionClassifier(nn.Module):
         self.num_classes = num_classes
         self.weighting = weighting
         self.noise = noise
+        self.antithetic = antithetic
         self.temperature = temperature
         self.rows_per_pass = rows_per_pass
         self.seed = seed
@@ -101,20 +105,22 @@ class DiffusionClassifier(nn.Module):
             level, image = chunk[:, 0], chunk[:, 1]
             sigma = self.levels.sigma[level].to(x)
             z = 2 * x[image] - 1
-            error = self._denoised(z, sigma, classes[image], [(*keys[i], t) for t, i in chunk.tolist()]) - z[:, None]
+            rows = [(*keys[i], t // 2 if self.antithetic else t) for t, i in chunk.tolist()]
+            scale = sigma * (1 - 2 * (level.to(x.device) % 2)) if self.antithetic else sigma
+            error = self._denoised(z, sigma, scale, classes[image], rows) - z[:, None]
             yield _Chunk(image, weights[level][:, None] * error.square().flatten(2).mean(dim=2))
 
-    def _denoised(self, z: Tensor, sigma: Tensor, classes: Tensor, keys: Sequence[Key]) -> Tensor:
-        """``D(z + σ n; σ, y)`` for each row and each of its classes: (R, m, C, H, W)."""
-        s = sigma[:, None, None, None]
+    def _denoised(self, z: Tensor, sigma: Tensor, scale: Tensor, classes: Tensor, keys: Sequence[Key]) -> Tensor:
+        """``D(z + scale n; σ, y)`` for each row and each of its classes, scale = ±σ: (R, m, C, H, W)."""
+
+        def noisy(keys: Sequence[Key]) -> Tensor:
+            return z + scale[:, None, None, None] * normal(keys, z.shape[1:]).to(z)
+
         if self.noise != "fresh":
-            return for_classes(self.denoiser, z + s * normal(keys, z.shape[1:]).to(z), sigma, classes)
+            return for_classes(self.denoiser, noisy(keys), sigma, classes)
         per_class = [
             for_classes(
-                self.denoiser,
-                z + s * normal([(*k, c) for k, c in zip(keys, column.tolist(), strict=True)], z.shape[1:]).to(z),
-                sigma,
-                column[:, None],
+                self.denoiser, noisy([(*k, c) for k, c in zip(keys, column.tolist(), strict=True)]), sigma, column[:, None]
             )
             for column in classes.unbind(dim=1)
         ]

@@ -93,6 +93,20 @@ def test_what_kind_of_noise_means(gaussians):
     assert spread(fresh) > 2 * spread(shared)
 
 
+def test_antithetic_noise_removes_most_of_the_variance(gaussians):
+    """With Gaussian classes the differences of losses are linear in the noise, so equal levels in pairs cancel it entirely."""
+    denoiser, x = GaussianDenoiser(gaussians, 0.5), torch.rand(2, 1, 4, 4, dtype=torch.float64)
+
+    def spread(antithetic, levels):
+        model = DiffusionClassifier(denoiser, 3, levels=levels, antithetic=antithetic)
+        logits = torch.stack([model(x) for _ in range(40)])
+        return (logits[..., 0] - logits[..., 1]).std(0).mean()
+
+    equal = torch.tensor([1.0, 1.0, 2.0, 2.0])
+    assert spread(True, equal) < 1e-6 * spread(False, equal)
+    assert spread(True, 8) < 0.6 * spread(False, 8)
+
+
 def test_seeding_torch_does_not_fix_the_draws(gaussians):
     classifier = DiffusionClassifier(GaussianDenoiser(gaussians, 0.5), 3, levels=4)
     x = torch.rand(1, 1, 4, 4, dtype=torch.float64)

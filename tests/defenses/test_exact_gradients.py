@@ -60,6 +60,7 @@ PIXELS = [0, 9, 27, 36, 63, 64, 100, 127]
 MODELS = {
     "dc": lambda d: DiffusionClassifier(d, 3, levels=5, rows_per_pass=3),
     "dc-fresh": lambda d: DiffusionClassifier(d, 3, levels=3, noise="fresh"),
+    "dc-antithetic": lambda d: DiffusionClassifier(d, 3, levels=4, antithetic=True, rows_per_pass=3),
     "dc-fixed": lambda d: DiffusionClassifier(d, 3, levels=3, noise="fixed"),
     "lm-adam": lambda d: LikelihoodMaximization(d, steps=5, step_size=0.01, draws=2, rows_per_pass=3),
     "lm-normalized": lambda d: LikelihoodMaximization(d, steps=5, step_size=0.01, optimizer="normalized"),
