@@ -108,15 +108,28 @@ def diffusion(
 @_shared(images=200_000, learning_rate=5e-4)
 @_noise
 @click.option("--teacher", required=True, help="Card of the class-conditional denoiser to distil.")
+@click.option("--start", help="Card of an earlier student to go on from. Default: the teacher's weights.")
 @click.option("--heads", default=2, show_default=True, type=click.IntRange(1), help="Wrong classes per image and step.")
-def multihead(log_mean: float, log_std: float, teacher: str, heads: int, **options: Any) -> None:
+@click.option("--loss-weight", default=0.02, show_default=True, help="Weight of matching the classes' diffusion losses.")
+def multihead(
+    log_mean: float, log_std: float, teacher: str, start: str | None, heads: int, loss_weight: float, **options: Any
+) -> None:
     """Distil a class-conditional denoiser into a multi-head one."""
     from rdc_bench.cli.progress import training_progress
     from rdc_bench.training.runs import train_multihead
 
     job = _job(options)
     with training_progress(job.name) as progress:
-        path = train_multihead(job, teacher=teacher, log_mean=log_mean, log_std=log_std, heads=heads, progress=progress)
+        path = train_multihead(
+            job,
+            teacher=teacher,
+            start=start,
+            log_mean=log_mean,
+            log_std=log_std,
+            heads=heads,
+            loss_weight=loss_weight,
+            progress=progress,
+        )
     click.echo(path)
 
 

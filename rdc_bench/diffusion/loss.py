@@ -40,24 +40,50 @@ def denoising_loss(
     return (edm_weight(sigma, denoiser.sigma_data) * error.square().mean(dim=(1, 2, 3))).mean()
 
 
-def distillation_loss(student: EDMPrecond, teacher: EDMPrecond, z_noisy: Tensor, sigma: Tensor, class_labels: Tensor) -> Tensor:
-    """Multi-head distillation ``E ‖D_mh(z_σ; σ)[y] − D_teacher(z_σ; σ, y)‖²`` (Chen et al., arXiv 2305.15241, eq. 10).
+def distillation_loss(
+    student: EDMPrecond,
+    teacher: EDMPrecond,
+    z: Tensor,
+    z_noisy: Tensor,
+    sigma: Tensor,
+    class_labels: Tensor,
+    loss_weight: float,
+) -> Tensor:
+    """Multi-head distillation, sharpened for classification.
 
-    The classes' denoisings differ by little, and only their differences decide the class. The loss is therefore the mean
-    error of the heads plus, with equal weight after scaling to its share, the error of each head's *deviation from the mean
-    over the heads*; the paper's loss is the same sum with both parts weighted by their dimension.
+    The paper minimises ``E ‖D_mh(z_σ; σ)[y] − D_teacher(z_σ; σ, y)‖²`` (Chen et al., arXiv 2305.15241, eq. 10). Only the
+    differences between classes decide, and they are a small part of that error. Hence two additions:
+
+    * the error is split into the part common to the heads and each head's deviation from it, and the deviations count
+      ``DIFFERENCE_WEIGHT`` times as much (1 is the paper's loss);
+    * the diffusion losses ``L_y = ‖D(z_σ; σ, y) − z‖²/d`` of the classes are matched as well: the squared error of their
+      deviations from the classes' mean, relative to the variance that the teacher's have, with weight ``loss_weight``. This is
+      the error of the denoisings in the one direction that the classifier looks at.
 
     Args:
-        z_noisy: (B, C, H, W). sigma: (B,). class_labels: one-hot (B, m, K) (zeros: unconditional).
-    Returns: scalar, weighted by λ(σ).
+        z: clean images (B, C, H, W) in [−1, 1]. z_noisy: (B, C, H, W). sigma: (B,).
+        class_labels: one-hot (B, m, K); a row of zeros is the unconditional denoiser, whose loss is not compared.
+    Returns: scalar.
     """
     with torch.no_grad():
         target = teacher.for_classes(z_noisy, sigma, class_labels)
-    error = student.for_classes(z_noisy, sigma, class_labels) - target
+    denoised = student.for_classes(z_noisy, sigma, class_labels)
+    error = denoised - target
     mean = error.mean(dim=1, keepdim=True)
     per_image = mean.square().mean(dim=(1, 2, 3, 4)) + DIFFERENCE_WEIGHT * (error - mean).square().mean(dim=(1, 2, 3, 4))
-    return (edm_weight(sigma, student.sigma_data) * per_image).mean()
+    denoising = edm_weight(sigma, student.sigma_data) * per_image
+
+    conditional = class_labels.sum(dim=2, keepdim=True)[..., 0]
+    wanted = _deviations((target - z[:, None]).square().mean(dim=(2, 3, 4)), conditional)
+    found = _deviations((denoised - z[:, None]).square().mean(dim=(2, 3, 4)), conditional)
+    relative = (found - wanted).square().sum(dim=1) / wanted.square().sum(dim=1).clamp_min(1e-10)
+    return (denoising + loss_weight * relative).mean()
 
 
-#: How much more the differences between heads count than their common part; 1 is the paper's loss.
+def _deviations(losses: Tensor, conditional: Tensor) -> Tensor:
+    """Losses (B, m) minus their mean over the conditional heads, and zero for the others."""
+    mean = (losses * conditional).sum(dim=1, keepdim=True) / conditional.sum(dim=1, keepdim=True)
+    return (losses - mean) * conditional
+
+
 DIFFERENCE_WEIGHT = 4.0

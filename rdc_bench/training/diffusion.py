@@ -23,7 +23,7 @@ def teacher_loss(log_mean: float, log_std: float, label_dropout: float) -> Loss:
     return loss
 
 
-def multihead_loss(teacher: EDMPrecond, log_mean: float, log_std: float, heads: int) -> Loss:
+def multihead_loss(teacher: EDMPrecond, log_mean: float, log_std: float, heads: int, loss_weight: float) -> Loss:
     """Distillation of the true class, ``heads`` other classes drawn per image, and the unconditional head."""
     teacher = teacher.eval().requires_grad_(False)
     k = teacher.label_dim
@@ -34,7 +34,7 @@ def multihead_loss(teacher: EDMPrecond, log_mean: float, log_std: float, heads: 
         others = (y.cpu()[:, None] + 1 + torch.rand(len(x), k - 1, generator=g).argsort(dim=1)[:, :heads]) % k
         classes = one_hot(torch.cat([y[:, None], others.to(y.device)], dim=1), k, x.dtype)
         classes = torch.cat([classes, torch.zeros_like(classes[:, :1])], dim=1)
-        z_noisy = 2 * x - 1 + sigma[:, None, None, None] * noise
-        return distillation_loss(student, teacher, z_noisy, sigma, classes)
+        z = 2 * x - 1
+        return distillation_loss(student, teacher, z, z + sigma[:, None, None, None] * noise, sigma, classes, loss_weight)
 
     return loss

@@ -87,10 +87,23 @@ def train_diffusion(
     return _publish_denoiser(job, data, trained, config, "Class-conditional denoiser", log_mean, log_std)
 
 
-def train_multihead(job: Job, *, teacher: str, log_mean: float, log_std: float, heads: int, progress: Progress) -> Path:
+def train_multihead(
+    job: Job,
+    *,
+    teacher: str,
+    start: str | None,
+    log_mean: float,
+    log_std: float,
+    heads: int,
+    loss_weight: float,
+    progress: Progress,
+) -> Path:
     """Distil a teacher into a multi-head student of the same shape, which starts from the teacher's weights.
 
-    Args: teacher: name of its card. heads: wrong classes per image and step, besides the true one and the unconditional head.
+    Args:
+        teacher: name of its card. start: card of an earlier student to go on from.
+        heads: wrong classes per image and step, besides the true one and the unconditional head.
+        loss_weight: of matching the classes' diffusion losses, see :func:`rdc_bench.diffusion.loss.distillation_loss`.
     Returns: the path of the student's card.
     """
     data = job.data("train")
@@ -99,8 +112,8 @@ def train_multihead(job: Job, *, teacher: str, log_mean: float, log_std: float, 
         raise UserError(f"teacher {teacher!r} knows {source.label_dim} classes, {job.dataset} has {len(data.classes)}")
     config = {**source.config, "class_in_trunk": False}
     student = _seeded(lambda: EDMPrecond(**config), job.schedule.seed)
-    student.load_state_dict(source.state_dict())
-    trained = job.fit(student, multihead_loss(source, log_mean, log_std, heads), data, progress)
+    student.load_state_dict(source.state_dict() if start is None else load_denoiser(start).state_dict())
+    trained = job.fit(student, multihead_loss(source, log_mean, log_std, heads, loss_weight), data, progress)
     return _publish_denoiser(job, data, trained, config, f"Multi-head denoiser distilled from {teacher}", log_mean, log_std)
 
 

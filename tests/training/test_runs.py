@@ -46,7 +46,9 @@ def test_teacher_student_and_classifier(job, tmp_path):
     teacher = load_denoiser("teacher")
     assert teacher.model.class_in_trunk
 
-    train_multihead(job("student"), teacher="teacher", log_mean=0.0, log_std=1.0, heads=2, progress=quiet)
+    train_multihead(
+        job("student"), teacher="teacher", start=None, log_mean=0.0, log_std=1.0, heads=2, loss_weight=0.02, progress=quiet
+    )
     student = load_denoiser("student")
     assert not student.model.class_in_trunk
     z, sigma = torch.randn(2, 1, 28, 28), torch.tensor([0.5, 1.0])
@@ -60,7 +62,7 @@ def test_distillation_brings_the_student_nearer_to_the_teacher():
         for p in teacher.parameters():  # an untrained teacher says the same for every class
             p.add_(0.1 * torch.randn_like(p))
     student = EDMPrecond(8, 1, 3, **TINY, class_in_trunk=False)
-    loss = multihead_loss(teacher, 0.0, 0.5, heads=2)
+    loss = multihead_loss(teacher, 0.0, 0.5, heads=2, loss_weight=0.02)
     optimizer = torch.optim.Adam(student.parameters(), 3e-3)
     values = []
     for step in range(150):
@@ -99,4 +101,6 @@ def test_training_again_from_the_final_checkpoint_writes_the_same_weights(job, t
 
 def test_a_teacher_must_be_a_denoiser(job):
     with pytest.raises(UserError, match="unknown model"):
-        train_multihead(job("student"), teacher="nobody", log_mean=0.0, log_std=1.0, heads=2, progress=quiet)
+        train_multihead(
+            job("student"), teacher="nobody", start=None, log_mean=0.0, log_std=1.0, heads=2, loss_weight=0.02, progress=quiet
+        )
