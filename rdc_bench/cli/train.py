@@ -28,7 +28,7 @@ def command() -> None:
     """
 
 
-def _shared(images: int, learning_rate: float) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def _shared(images: int, learning_rate: float, ema: float) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """The options that all trainings have."""
     options = [
         click.option("--name", required=True, help="Name of the card and of the weights."),
@@ -84,7 +84,7 @@ def _network(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @command.command("diffusion")
-@_shared(images=900_000, learning_rate=1e-3)
+@_shared(images=900_000, learning_rate=1e-3, ema=0.999)
 @_noise
 @click.option("--label-dropout", default=0.1, show_default=True, type=click.FloatRange(0, 1), help="Share of labels dropped.")
 @_network
@@ -105,7 +105,7 @@ def diffusion(
 
 
 @command.command("multihead")
-@_shared(images=200_000, learning_rate=5e-4)
+@_shared(images=200_000, learning_rate=5e-4, ema=0.99)
 @_noise
 @click.option("--teacher", required=True, help="Card of the class-conditional denoiser to distil.")
 @click.option("--start", help="Card of an earlier student to go on from. Default: the teacher's weights.")
@@ -134,7 +134,7 @@ def multihead(
 
 
 @command.command("baseline")
-@_shared(images=150_000, learning_rate=2e-3)
+@_shared(images=150_000, learning_rate=2e-3, ema=0.99)
 @click.option("--method", type=click.Choice(["standard", "pgd", "trades"]), required=True)
 @click.option("--threat", default="linf", show_default=True, help="linf or l2 (adversarial training).")
 @click.option("--eps", help="Default: the threat's usual size.")

@@ -25,9 +25,9 @@ def png(table: RunTable) -> bytes:
     for offset, (attribute, (label, colour, marker)) in zip((-0.2, 0.0, 0.2), SERIES.items(), strict=True):
         for row, model in enumerate(table.models):
             rate: Rate = getattr(model, attribute)
-            shown = {"label": label} if row == 0 else {}
+            shown = label if row == 0 else None
             axes.hlines(row + offset, 100 * rate.low, 100 * rate.high, colors=colour, linewidth=2)
-            axes.plot(100 * rate.value, row + offset, marker=marker, color=colour, linestyle="none", markersize=7, **shown)
+            axes.plot(100 * rate.value, row + offset, marker=marker, color=colour, linestyle="none", markersize=7, label=shown)
     # Names come from cards: a dollar sign must not start a formula.
     axes.set_yticks(range(len(table.models)), [model.model.replace("$", r"\$") for model in table.models])
     axes.invert_yaxis()
