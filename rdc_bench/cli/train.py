@@ -39,7 +39,11 @@ def _shared(images: int, learning_rate: float, ema: float) -> Callable[[Callable
         click.option("--batch-size", default=128, show_default=True, type=click.IntRange(1)),
         click.option("--learning-rate", default=learning_rate, show_default=True, type=click.FloatRange(0, min_open=True)),
         click.option(
-            "--ema", default=0.999, show_default=True, type=click.FloatRange(0, 1), help="Decay of the weights' average."
+            "--ema",
+            default=ema,
+            show_default=True,
+            type=click.FloatRange(0, 1),
+            help="Decay of the weights' average; 1 / (1 − EMA) steps must be few against the training's. 0: no average.",
         ),
         click.option("--flip/--no-flip", default=False, show_default=True, help="Mirror half of the images."),
         click.option(
