@@ -14,7 +14,7 @@ import torch
 from rdc_bench.defenses import DiffusionClassifier
 from rdc_bench.loading import load_denoiser
 
-IMAGES, LEVELS, ROUNDS = 16, 8, 7
+IMAGES, LEVELS, ROUNDS = 16, 8, 5
 
 
 def seconds(call: Callable[[], object]) -> float:
