@@ -1,0 +1,41 @@
+"""Clean accuracy of the teacher's and the student's diffusion classifiers on the first test images.
+
+Run: python benchmarks/clean_accuracy.py [--n 256] [--levels 24]
+
+Both take the levels of the bundled card ``dc-fashion-mnist``, as many as asked for, and one draw per image.
+"""
+
+import argparse
+
+import torch
+
+from rdc_bench.cards import DiffusionClassifierSpec, find_model_card
+from rdc_bench.data import load_dataset
+from rdc_bench.defenses import DiffusionClassifier
+from rdc_bench.evaluation.judge import predictions
+from rdc_bench.loading import load_denoiser
+from rdc_bench.results.statistics import wilson
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--n", type=int, default=256)
+    parser.add_argument("--levels", type=int, default=24)
+    options = parser.parse_args()
+    data = load_dataset("fashion-mnist", "test", options.n)
+    spec = find_model_card("dc-fashion-mnist").card.model
+    assert isinstance(spec, DiffusionClassifierSpec)
+    settings = {**spec.model_dump(exclude={"kind", "denoiser"}), "levels": options.levels}
+    for name in ("teacher-fashion-mnist", "multihead-fashion-mnist"):
+        model = DiffusionClassifier(load_denoiser(name), 10, **settings)
+        found = []
+        for start in range(0, options.n, 16):
+            part = data.between(start, min(options.n, start + 16))
+            keys = [("clean", start + i) for i in range(len(part))]
+            found.append(predictions(model, part.images, keys, 1)[:, 0] == part.labels)
+        value, low, high = wilson(float(torch.cat(found).float().mean()), options.n)
+        print(f"{name}, {options.levels} levels: {100 * value:.1f} % [{100 * low:.1f}, {100 * high:.1f}] on {options.n} test images")
+
+
+if __name__ == "__main__":
+    main()
