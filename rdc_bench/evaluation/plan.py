@@ -17,7 +17,7 @@ from rdc_bench.cards import DenoiserSpec, ModelCard
 from rdc_bench.data import Dataset, load_dataset
 from rdc_bench.eps import Eps
 from rdc_bench.errors import UserError
-from rdc_bench.evaluation.profiles import DEFAULT_DATASET, DEFAULT_MODELS, default_attacks, profile
+from rdc_bench.evaluation.profiles import DEFAULT_DATASET, DEFAULT_MODELS, Profile, default_attacks, profile
 from rdc_bench.loading import MODELS, resolve, weight_files
 from rdc_bench.threats import Threat, make_threat
 
@@ -138,7 +138,14 @@ def make_plan(config: RunConfig) -> Plan:
                 f"model {planned.card.name!r} takes {planned.card.image_shape} images of {planned.card.num_classes} classes; "
                 f"{dataset.name} has {dataset.image_shape} images of {len(dataset.classes)}"
             )
-    return Plan(config, chosen.note, threat, eps, dataset, models, attacks, repeats)
+    return Plan(config, _note(config, chosen), threat, eps, dataset, models, attacks, repeats)
+
+
+def _note(config: RunConfig, chosen: Profile) -> str:
+    """What the profile is good for, and what the user changed in it, which may make that untrue."""
+    changes = {"n": config.n, "repeats": config.repeats, "attacks": config.attacks, "attack options": config.attack_options}
+    changed = [name for name, value in changes.items() if value]
+    return f"{chosen.note}; changed from the profile: {', '.join(changed)}" if changed else chosen.note
 
 
 def _models(config: RunConfig) -> list[PlannedModel]:
