@@ -34,9 +34,8 @@ def main() -> None:
             keys = [("clean", start + i) for i in range(len(part))]
             found.append(predictions(model, part.images, keys, 1)[:, 0] == part.labels)
         value, low, high = wilson(float(torch.cat(found).float().mean()), options.n)
-        print(
-            f"{name}, {options.levels} levels: {100 * value:.1f} % [{100 * low:.1f}, {100 * high:.1f}] on {options.n} test images"
-        )
+        rate = f"{100 * value:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
+        print(f"{name}, {options.levels} levels: {rate} on {options.n} test images")
 
 
 if __name__ == "__main__":
