@@ -57,7 +57,7 @@ def verify_run(run_dir: Path, *, device: str = "cpu", data_dir: Path | None = No
         if not row["note"]:
             model = load_model(entry.name).to(device)
             for label, adversarial, indices in _stored(images, entry, manifest):
-                for part in indices.split(batch):
+                for part in indices.split(batch) if len(indices) else ():
                     x = dataset.images[part].to(device)
                     candidate = adversarial[part].to(device)
                     keys: list[Key] = [(manifest.seed, i, label, "repeat") for i in part.tolist()]
@@ -86,10 +86,9 @@ def _stored(images: dict[str, Tensor], entry: ModelEntry, manifest: Manifest) ->
     if entry.name in images:
         worst = images[f"{entry.name}/attack"]
         return [(label, images[entry.name], (worst == i).nonzero()[:, 0]) for i, label in enumerate(labels)]
-    everything = torch.arange(manifest.n)
     bad = {(f.attack, f.index) for f in manifest.failures if f.model == entry.name}
     return [
-        (label, images[f"{entry.name}/{label}"], torch.tensor([i for i in everything.tolist() if (label, i) not in bad]))
+        (label, images[f"{entry.name}/{label}"], torch.tensor([i for i in range(manifest.n) if (label, i) not in bad]).long())
         for label in labels
     ]
 

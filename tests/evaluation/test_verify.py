@@ -5,6 +5,7 @@ import safetensors.torch
 
 import rdc_bench
 from rdc_bench import UserError
+from rdc_bench.results.store import RunFolder
 
 
 @pytest.fixture
@@ -23,6 +24,18 @@ def test_all_kept_images_are_verified(tmp_path, toys):
     found = rdc_bench.verify(done.path)
     assert found.ok
     assert [row["checked"] for row in found.models] == [12, 12]
+
+
+def test_an_attack_whose_images_were_all_beaten_by_another_is_no_obstacle(tmp_path, registered, toys):
+    def idle(model, x, y, threat, *, generator):
+        return x
+
+    registered.attack("idle", idle)
+    done = rdc_bench.run(models=["noisy"], attacks=["pgd", "idle"], n=1, repeats=3, out=tmp_path)
+    found = rdc_bench.verify(done.path)
+    assert found.ok
+    assert found.models[0]["checked"] == 1
+    assert (RunFolder(done.path).images()["noisy/attack"] == 0).all()  # the case in question
 
 
 def tamper(done, change):
