@@ -8,7 +8,7 @@ import sys
 import click
 
 import rdc_bench
-from rdc_bench.errors import UserError
+from rdc_bench.errors import UserError, unknown_name
 
 COMMANDS = {
     "run": "attack models and store what came of it",
@@ -38,8 +38,6 @@ class _Lazy(click.Group):
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
-            from rdc_bench.errors import unknown_name
-
             raise unknown_name("command", args[0], COMMANDS, "`rdc-bench --help` lists the commands.")
         return super().resolve_command(ctx, args)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,17 @@ def command() -> None:
       rdc-bench train multihead --name multihead-fashion-mnist --teacher teacher-fashion-mnist --images 200000
       rdc-bench train baseline --name at-linf-fashion-mnist --method pgd --threat linf --eps 8/255
     """
+
+
+def _with(options: Sequence[Callable[..., Any]]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """A decorator that adds click options, shown in the order given."""
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
 
 
 def _shared(images: int, learning_rate: float, ema: float) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -60,31 +71,23 @@ def _shared(images: int, learning_rate: float, ema: float) -> Callable[[Callable
         download_option,
     ]
 
-    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
-        for option in reversed(options):
-            function = option(function)
-        return function
-
-    return decorate
+    return _with(options)
 
 
-_network_options = [
-    click.option("--fine", default=32, show_default=True, help="Channels at half resolution."),
-    click.option("--coarse", default=96, show_default=True, help="Channels at quarter resolution."),
-    click.option("--head", default=64, show_default=True, help="Channels of the class-specific path."),
-    click.option("--head-blocks", default=2, show_default=True, help="Residual blocks of the class-specific path."),
-]
-
-
-def _noise(function: Callable[..., Any]) -> Callable[..., Any]:
-    function = click.option("--log-std", default=0.9, show_default=True, help="Standard deviation of ln σ.")(function)
-    return click.option("--log-mean", default=0.2, show_default=True, help="Mean of ln σ.")(function)
-
-
-def _network(function: Callable[..., Any]) -> Callable[..., Any]:
-    for option in reversed(_network_options):
-        function = option(function)
-    return function
+_noise = _with(
+    [
+        click.option("--log-mean", default=0.2, show_default=True, help="Mean of ln σ."),
+        click.option("--log-std", default=0.9, show_default=True, help="Standard deviation of ln σ."),
+    ]
+)
+_network = _with(
+    [
+        click.option("--fine", default=32, show_default=True, help="Channels at half resolution."),
+        click.option("--coarse", default=96, show_default=True, help="Channels at quarter resolution."),
+        click.option("--head", default=64, show_default=True, help="Channels of the class-specific path."),
+        click.option("--head-blocks", default=2, show_default=True, help="Residual blocks of the class-specific path."),
+    ]
+)
 
 
 @command.command("diffusion")

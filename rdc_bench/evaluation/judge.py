@@ -41,12 +41,12 @@ def check(threat: Threat, x: Tensor, candidate: object) -> list[Verdict]:
         return [Verdict("invalid", f"returned shape {tuple(candidate.shape)} for images of shape {tuple(x.shape)}")] * len(x)
     finite = torch.isfinite(candidate).flatten(1).all(dim=1).tolist()
     allowed = threat.contains(x, candidate).tolist()
-    distance = threat.distance(x, candidate).tolist()
     verdicts = []
-    for is_finite, is_allowed, d in zip(finite, allowed, distance, strict=True):
+    for i, (is_finite, is_allowed) in enumerate(zip(finite, allowed, strict=True)):
         if not is_finite:
             verdicts.append(Verdict("invalid", "returned an image with values that are not finite"))
         elif not is_allowed:
+            d = threat.distance(x[i : i + 1], candidate[i : i + 1]).item()
             verdicts.append(Verdict("invalid", f"left the threat set: distance {d:.6g} (allowed {threat.eps:.6g}) or range"))
         else:
             verdicts.append(OK)

@@ -7,8 +7,6 @@ from typing import Any, Literal
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
-SCHEMA_VERSION = 1
-
 #: One row per image, attack and repeat (and model). The pseudo-attack ``clean`` holds the predictions on clean images.
 RECORDS = pa.schema(
     [
