@@ -1,25 +1,43 @@
 """The YAML cards of models and threats: their schemas, and how a name leads to a card.
 
 A bare name means a card: ``models/NAME.yaml`` under the working directory first, then the packaged ones. A path ends in
-``.yaml``. There is no other source, and no fall from one to another. Cards are data: nothing in them is executed, and the
-names in them point into this package's registries only.
+``.yaml``. Every other source is explicit (``hf://``, see :mod:`rdc_bench.parts`), and there is no fall from one to another.
+Cards are data: nothing in them is executed, and the names in them point into this package's registries only.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from rdc_bench.eps import parse_eps
 from rdc_bench.errors import UserError, unknown_name
+from rdc_bench.hub.reference import is_reference, parse_reference
 
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=100)]
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
+Name = Annotated[str, Field(pattern=rf"^{NAME.pattern}$", max_length=100)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+def _part_name(text: str) -> str:
+    if is_reference(text):
+        try:
+            parse_reference(text)
+        except UserError as error:
+            raise ValueError(str(error)) from error
+    elif not NAME.fullmatch(text):
+        raise ValueError("neither a card's name nor hf://owner/repo[@revision]")
+    return text
+
+
+#: How a card names another one: by its name, or as a repository on the Hub.
+PartName = Annotated[str, Field(max_length=500), AfterValidator(_part_name)]
 
 
 class Strict(BaseModel):
@@ -35,13 +53,24 @@ class Weights(Strict):
     sha256: Sha256
 
 
+class PackageWeights(Strict):
+    """Weights that an installed package carries: a state dict as torch saves it, and its SHA-256.
+
+    It is read with ``weights_only=True``, so that nothing in it is executed.
+    """
+
+    package: Literal["pyautoattack"]
+    file: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*\.pt$")]
+    sha256: Sha256
+
+
 class ClassifierSpec(Strict):
     """An ordinary classifier: a network of :mod:`rdc_bench.networks` from images in [0, 1] to logits."""
 
     kind: Literal["classifier"]
     architecture: str
     config: dict[str, Any]
-    weights: Weights
+    weights: Weights | PackageWeights
 
 
 class DenoiserSpec(Strict):
@@ -57,7 +86,7 @@ class DiffusionClassifierSpec(Strict):
     """Arguments of :class:`rdc_bench.defenses.DiffusionClassifier` on the denoiser of another card."""
 
     kind: Literal["diffusion-classifier"]
-    denoiser: Name
+    denoiser: PartName
     levels: Annotated[int, Field(ge=1)] = 16
     grid: Literal["log-normal", "gauss", "log-uniform", "uniform", "reference"] = "log-normal"
     log_mean: float = 0.0
@@ -73,7 +102,7 @@ class DiffusionClassifierSpec(Strict):
 class MaximizationSpec(Strict):
     """Arguments of :class:`rdc_bench.defenses.LikelihoodMaximization` on the denoiser of another card."""
 
-    denoiser: Name
+    denoiser: PartName
     eta: str = "8/255"
     steps: Annotated[int, Field(ge=1)] = 5
     step_size: Annotated[float, Field(gt=0)] = 0.1
@@ -91,7 +120,16 @@ class RDCSpec(Strict):
 
     kind: Literal["rdc"]
     likelihood_maximization: MaximizationSpec
-    classifier: Name
+    classifier: PartName
+
+
+class RobustBenchSpec(Strict):
+    """A model of RobustBench's zoo, by its identifiers there. Needs the extra ``robustbench``."""
+
+    kind: Literal["robustbench"]
+    dataset: Literal["cifar10", "cifar100", "imagenet"]
+    threat: Literal["Linf", "L2", "corruptions"]
+    id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 
 
 class RegisteredSpec(Strict):
@@ -102,7 +140,8 @@ class RegisteredSpec(Strict):
 
 
 ModelSpec = Annotated[
-    ClassifierSpec | DenoiserSpec | DiffusionClassifierSpec | RDCSpec | RegisteredSpec, Field(discriminator="kind")
+    ClassifierSpec | DenoiserSpec | DiffusionClassifierSpec | RDCSpec | RobustBenchSpec | RegisteredSpec,
+    Field(discriminator="kind"),
 ]
 
 
@@ -169,14 +208,23 @@ class ThreatCard(Strict):
 
 
 class LoadedCard(BaseModel):
-    """A card, the file that it was read from, and the SHA-256 of that file."""
+    """A card, the file that it was read from, and the SHA-256 of that file.
+
+    ``parts``: the cards that it names, by the names that it gives them. ``hub``: the repository and commit
+    (``hf://owner/repo@commit``) that it came from, None for a local card.
+    """
 
     model_config = ConfigDict(arbitrary_types_allowed=True, frozen=True)
 
     card: ModelCard
     path: Path
     sha256: str
+    parts: Mapping[str, LoadedCard] = {}
+    hub: str | None = None
 
+
+#: How deep cards may name one another.
+DEEPEST = 8
 
 C = TypeVar("C", bound=Strict)
 
@@ -196,10 +244,36 @@ def card_names(folder: str) -> dict[str, Path]:
 
 
 def find_model_card(name: str) -> LoadedCard:
-    """The model card that ``name`` (a bare name or a path to a ``.yaml`` file) leads to."""
-    path = _find(name, "models", "model")
-    card = read_card(path, ModelCard)
-    return LoadedCard(card=card, path=path, sha256=hashlib.sha256(path.read_bytes()).hexdigest())
+    """The model card that ``name`` (a bare name or a path to a ``.yaml`` file) leads to, without its parts."""
+    return read_model_card(_find(name, "models", "model"))
+
+
+def read_model_card(path: Path) -> LoadedCard:
+    """The model card in a file, without its parts."""
+    return LoadedCard(card=read_card(path, ModelCard), path=path, sha256=file_sha256(path))
+
+
+def part_names(spec: ModelSpec) -> tuple[str, ...]:
+    """The other cards that a model is made of, as its card names them."""
+    if isinstance(spec, DiffusionClassifierSpec):
+        return (spec.denoiser,)
+    if isinstance(spec, RDCSpec):
+        return (spec.likelihood_maximization.denoiser, spec.classifier)
+    return ()
+
+
+def with_parts(loaded: LoadedCard, find: Callable[[str, tuple[Path, ...]], LoadedCard], above: tuple[Path, ...]) -> LoadedCard:
+    """The card together with the cards that it names.
+
+    Args: find: makes a name into a complete card, given the files of the cards that lead to it. above: those that led here.
+    Raises: ``UserError`` for a card that is a part of itself, or that lies too deep.
+    """
+    if loaded.path in above:
+        raise UserError(f"{loaded.path}: the card is a part of itself")
+    if len(above) >= DEEPEST:
+        raise UserError(f"{loaded.path}: more than {DEEPEST} cards that name one another")
+    below = (*above, loaded.path)
+    return loaded.model_copy(update={"parts": {name: find(name, below) for name in part_names(loaded.card.model)}})
 
 
 def find_threat_card(name: str) -> ThreatCard:

@@ -6,10 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 from rdc_bench.attacks import ATTACKS
-from rdc_bench.cards import DenoiserSpec, card_names, find_model_card, find_threat_card
+from rdc_bench.cards import DenoiserSpec, card_names, find_threat_card
 from rdc_bench.data import DATASETS
 from rdc_bench.errors import UserError
-from rdc_bench.loading import MODELS, list_models, missing_parts
+from rdc_bench.loading import MODELS, list_models
+from rdc_bench.parts import find_card, missing_parts
 from rdc_bench.threats import THREATS, list_threats
 
 
@@ -31,7 +32,7 @@ def models() -> list[dict[str, Any]]:
             if name in MODELS.names():
                 card, missing = MODELS.get(name)[0], []
             else:
-                loaded = find_model_card(name)
+                loaded = find_card(name, download=False)
                 card, missing = loaded.card, missing_parts(loaded)
         except UserError as error:
             row["why"] = str(error)

@@ -24,16 +24,18 @@ from rdc_bench.cards import (
     Weights,
     card_names,
     file_sha256,
-    find_model_card,
 )
 from rdc_bench.defenses import RDC, DiffusionClassifier, LikelihoodMaximization
 from rdc_bench.diffusion import EDMPrecond
 from rdc_bench.eps import parse_eps
 from rdc_bench.errors import UserError, unknown_name
+from rdc_bench.hub.reference import is_reference
 from rdc_bench.networks import network_class
+from rdc_bench.parts import find_card
 from rdc_bench.registry import Registry, origin_of
 
 Factory = Callable[[], nn.Module]
+Resolved = LoadedCard | tuple[ModelCard, Factory]
 M = TypeVar("M", bound=nn.Module)
 MODELS: Registry[tuple[ModelCard, Factory]] = Registry("model", {})
 
@@ -71,41 +73,44 @@ def list_models() -> list[str]:
 def load_model(name: str) -> nn.Module:
     """The classifier called ``name``: images in [0, 1] (B, C, H, W) to logits (B, K), in eval mode.
 
-    Args: a card's name, a path to a card, or the name of a registered model.
-    Returns: a module with its validated card as ``.card``. Nothing is trained, downloaded or executed from a card.
+    Args: a card's name, a path to a card, ``hf://owner/repo[@revision]``, or the name of a registered model.
+    Returns: a module with its validated card as ``.card``. Nothing is trained or executed from a card; only what ``hf://``
+    names is downloaded, and the card then says from which commit.
     Raises: ``UserError`` for an unknown name, a faulty card, weights that are missing, damaged or not those of the card.
     """
-    found = resolve(name)
-    if isinstance(found, tuple):
-        card, factory = found
-        module = factory()
+    return load_resolved(resolve(name))
+
+
+def load_resolved(found: Resolved) -> nn.Module:
+    """The classifier that :func:`resolve` found, see :func:`load_model`."""
+    if isinstance(found, LoadedCard):
+        card, module = found.card, build(classifies(found))
     else:
-        card, loaded = found.card, found
-        if isinstance(card.model, DenoiserSpec):
-            raise UserError(f"model {name!r} is a denoiser, not a classifier; use a card that classifies with it")
-        module = build(loaded)
+        card, module = found[0], found[1]()
     module.card = card  # type: ignore[assignment]
     return module.eval().requires_grad_(False)
 
 
-def resolve(name: str) -> LoadedCard | tuple[ModelCard, Factory]:
-    """What a model's name leads to: a card's file, or a registered function with the card made for it."""
+def resolve(name: str) -> Resolved:
+    """What a model's name leads to: a card with its parts, or a registered function with the card made for it."""
     if name in MODELS.names():
         return MODELS.get(name)
-    if name not in card_names("models") and not name.endswith((".yaml", ".yml")):
-        hint = "`rdc-bench list models` shows them all; a path to a card ends in .yaml."
+    if name not in card_names("models") and not is_reference(name) and not name.endswith((".yaml", ".yml")):
+        hint = "`rdc-bench list models` shows them all; a path to a card ends in .yaml, a repository begins with hf://."
         raise unknown_name("model", name, list_models(), hint)
-    return find_model_card(name)
+    return find_card(name)
+
+
+def classifies(loaded: LoadedCard) -> LoadedCard:
+    """The same card. Raises ``UserError`` when it is a denoiser's."""
+    if isinstance(loaded.card.model, DenoiserSpec):
+        raise UserError(f"model {loaded.card.name!r} is a denoiser, not a classifier; use a card that classifies with it")
+    return loaded
 
 
 def load_denoiser(name: str) -> EDMPrecond:
     """The denoiser called ``name``, in eval mode. Raises ``UserError`` as :func:`load_model` does."""
-    loaded = find_model_card(name)
-    if not isinstance(loaded.card.model, DenoiserSpec):
-        raise UserError(f"model {name!r} is no denoiser (its card's kind is {loaded.card.model.kind!r})")
-    module = build(loaded)
-    assert isinstance(module, EDMPrecond)
-    return module.eval().requires_grad_(False)
+    return _denoiser(find_card(name))
 
 
 def build(loaded: LoadedCard) -> nn.Module:
@@ -117,42 +122,24 @@ def build(loaded: LoadedCard) -> nn.Module:
         return _with_weights(lambda: EDMPrecond(**spec.config), spec.weights, loaded)
     if isinstance(spec, DiffusionClassifierSpec):
         options = spec.model_dump(exclude={"kind", "denoiser"})
-        return DiffusionClassifier(load_denoiser(spec.denoiser), loaded.card.num_classes, **options)
+        return DiffusionClassifier(_denoiser(loaded.parts[spec.denoiser]), loaded.card.num_classes, **options)
     if isinstance(spec, RDCSpec):
-        return RDC(_maximization(spec.likelihood_maximization), load_model(spec.classifier))
+        maximization = _maximization(spec.likelihood_maximization, loaded)
+        return RDC(maximization, load_resolved(loaded.parts[spec.classifier]))
     return MODELS.get(spec.factory)[1]()
 
 
-def weight_files(loaded: LoadedCard) -> dict[str, str]:
-    """SHA-256 of every weights file that a model uses, its parts' included, keyed by file name."""
-    spec = loaded.card.model
-    if isinstance(spec, ClassifierSpec | DenoiserSpec):
-        return {spec.weights.file: spec.weights.sha256}
-    if isinstance(spec, DiffusionClassifierSpec):
-        return weight_files(find_model_card(spec.denoiser))
-    if isinstance(spec, RDCSpec):
-        parts = (spec.likelihood_maximization.denoiser, spec.classifier)
-        return {name: sha for part in parts for name, sha in weight_files(find_model_card(part)).items()}
-    return {}
+def _denoiser(loaded: LoadedCard) -> EDMPrecond:
+    if not isinstance(loaded.card.model, DenoiserSpec):
+        raise UserError(f"model {loaded.card.name!r} is no denoiser (its card's kind is {loaded.card.model.kind!r})")
+    module = build(loaded)
+    assert isinstance(module, EDMPrecond)
+    return module.eval().requires_grad_(False)
 
 
-def missing_parts(loaded: LoadedCard) -> list[str]:
-    """What a model lacks to be loaded here: cards and weights files that are not there."""
-    spec = loaded.card.model
-    if isinstance(spec, ClassifierSpec | DenoiserSpec):
-        path = loaded.path.parent / spec.weights.file
-        return [] if path.is_file() else [str(path)]
-    if isinstance(spec, DiffusionClassifierSpec):
-        return missing_parts(find_model_card(spec.denoiser))
-    if isinstance(spec, RDCSpec):
-        parts = (spec.likelihood_maximization.denoiser, spec.classifier)
-        return [missing for part in parts for missing in missing_parts(find_model_card(part))]
-    return []
-
-
-def _maximization(spec: MaximizationSpec) -> LikelihoodMaximization:
+def _maximization(spec: MaximizationSpec, loaded: LoadedCard) -> LikelihoodMaximization:
     options = spec.model_dump(exclude={"denoiser", "eta"})
-    return LikelihoodMaximization(load_denoiser(spec.denoiser), eta=float(parse_eps(spec.eta)), **options)
+    return LikelihoodMaximization(_denoiser(loaded.parts[spec.denoiser]), eta=float(parse_eps(spec.eta)), **options)
 
 
 def _with_weights(make: Callable[[], nn.Module], weights: Weights, loaded: LoadedCard) -> nn.Module:

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from rdc_bench.cards import ModelCard, ThreatCard, card_names, find_model_card, packaged, read_card
 from rdc_bench.errors import UserError
+from rdc_bench.parts import find_card
 
 CARD = {
     "schema_version": 1,
@@ -108,3 +109,24 @@ def test_every_packaged_model_card_is_valid(name):
     card = read_card(packaged("models") / f"{name}.yaml", ModelCard)
     assert card.license
     assert card.source
+
+
+@pytest.mark.parametrize("denoiser", ["hf://owner/repo", "hf://owner/repo@v1.0", "hf://owner/my.repo@refs/pr/1"])
+def test_a_part_may_lie_on_the_hub(tmp_path, denoiser):
+    card = read_card(write(tmp_path, {**CARD, "model": {**CARD["model"], "denoiser": denoiser}}), ModelCard)
+    assert card.model.denoiser == denoiser
+
+
+@pytest.mark.parametrize("denoiser", ["hf://owner", "hf://owner/../x", "../x", "a/b", "owner/repo", "hf://owner/re po", ""])
+def test_a_part_that_is_neither_name_nor_repository_is_refused(tmp_path, denoiser):
+    with pytest.raises(UserError, match=r"mine.yaml:\d+: field 'model.diffusion-classifier.denoiser'"):
+        read_card(write(tmp_path, {**CARD, "model": {**CARD["model"], "denoiser": denoiser}}), ModelCard)
+
+
+def test_cards_that_name_one_another_in_a_circle_are_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models").mkdir()
+    write(tmp_path / "models", {**CARD, "model": {**CARD["model"], "denoiser": "other"}})
+    write(tmp_path / "models", {**CARD, "name": "other", "model": {**CARD["model"], "denoiser": "mine"}}, "other")
+    with pytest.raises(UserError, match=r"models/mine\.yaml: the card is a part of itself"):
+        find_card("mine")

@@ -5,9 +5,9 @@ import yaml
 
 import rdc_bench
 from rdc_bench import UserError
-from rdc_bench.cards import DenoiserSpec, file_sha256, find_model_card, packaged
-from rdc_bench.loading import missing_parts
+from rdc_bench.cards import DenoiserSpec, file_sha256, packaged
 from rdc_bench.networks import SmallResNet
+from rdc_bench.parts import find_card, missing_parts
 
 PACKAGED = sorted(path.stem for path in packaged("models").glob("*.yaml"))
 
@@ -90,7 +90,7 @@ def test_a_configuration_that_does_not_fit_is_named(card, config, message):
 
 @pytest.mark.parametrize("name", PACKAGED)
 def test_every_packaged_model_classifies(name):
-    loaded = find_model_card(name)
+    loaded = find_card(name)
     assert missing_parts(loaded) == []
     if isinstance(loaded.card.model, DenoiserSpec):
         with pytest.raises(UserError, match="denoiser"):

@@ -13,12 +13,13 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from rdc_bench.attacks import ATTACKS, Attack
-from rdc_bench.cards import DenoiserSpec, ModelCard
+from rdc_bench.cards import LoadedCard, ModelCard
 from rdc_bench.data import Dataset, load_dataset
 from rdc_bench.eps import Eps
 from rdc_bench.errors import UserError
 from rdc_bench.evaluation.profiles import DEFAULT_DATASET, DEFAULT_MODELS, Profile, default_attacks, profile
-from rdc_bench.loading import MODELS, resolve, weight_files
+from rdc_bench.loading import MODELS, Resolved, classifies, resolve
+from rdc_bench.parts import weight_files
 from rdc_bench.threats import Threat, make_threat
 
 #: Raised when the meaning of stored results changes, so that older ones are not taken up again.
@@ -50,9 +51,13 @@ class RunConfig(BaseModel):
 
 @dataclass(frozen=True)
 class PlannedModel:
-    """A model to evaluate: the name to load it by, its card, and the digests that identify it."""
+    """A model to evaluate: what its name led to, its card, and the digests that identify it.
+
+    ``reference`` leads to the same model later: what comes from the Hub is named by its commit.
+    """
 
     reference: str
+    found: Resolved
     card: ModelCard
     card_sha256: str
     weights: dict[str, str]
@@ -167,12 +172,11 @@ def _models(config: RunConfig) -> list[PlannedModel]:
 def plan_model(name: str) -> PlannedModel:
     """Resolve one model's name without loading its weights."""
     found = resolve(name)
-    if isinstance(found, tuple):
+    if not isinstance(found, LoadedCard):
         digest = hashlib.sha256(found[0].model_dump_json().encode()).hexdigest()
-        return PlannedModel(name, found[0], digest, {}, MODELS.entry(name).origin)
-    if isinstance(found.card.model, DenoiserSpec):
-        raise UserError(f"model {name!r} is a denoiser, not a classifier; use a card that classifies with it")
-    return PlannedModel(name, found.card, found.sha256, weight_files(found), f"card {found.path.name}")
+        return PlannedModel(name, found, found[0], digest, {}, MODELS.entry(name).origin)
+    origin = found.hub or f"card {found.path.name}"
+    return PlannedModel(found.hub or name, classifies(found), found.card, found.sha256, weight_files(found), origin)
 
 
 def _attacks(config: RunConfig, threat: Threat) -> list[PlannedAttack]:

@@ -23,7 +23,7 @@ import rdc_bench
 from rdc_bench.errors import UserError
 from rdc_bench.evaluation.execute import Executor
 from rdc_bench.evaluation.plan import Plan, PlannedModel, RunConfig, make_plan
-from rdc_bench.loading import load_model
+from rdc_bench.loading import load_resolved
 from rdc_bench.results.schema import CLEAN, AttackEntry, Failure, Manifest, ModelEntry, RunStatus
 from rdc_bench.results.store import RunFolder, Shard
 from rdc_bench.results.summary import ModelSummary, summarize
@@ -250,11 +250,12 @@ def _failures(rows: list[dict]) -> list[Failure]:
 
 
 def _loaded(plan: Plan, planned: PlannedModel) -> tuple[Executor, ModelEntry]:
-    model = load_model(planned.reference).to(plan.config.device)
+    model = load_resolved(planned.found).to(plan.config.device)
     stochastic = bool(getattr(model, "stochastic", False))
     repeats = plan.repeats if stochastic else 1
     entry = ModelEntry(
         name=planned.card.name,
+        reference=planned.reference,
         card=planned.card.model_dump(mode="json"),
         card_sha256=planned.card_sha256,
         weights=planned.weights,

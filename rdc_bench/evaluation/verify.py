@@ -55,7 +55,7 @@ def verify_run(run_dir: Path, *, device: str = "cpu", data_dir: Path | None = No
         row: dict[str, Any] = {"model": entry.name, "checked": 0, "outside": 0, "differing": 0, "note": _changed(entry)}
         mine = records[records["model"] == entry.name]
         if not row["note"]:
-            model = load_model(entry.name).to(device)
+            model = load_model(entry.reference or entry.name).to(device)
             for label, adversarial, indices in _stored(images, entry, manifest):
                 for part in indices.split(batch) if len(indices) else ():
                     x = dataset.images[part].to(device)
@@ -72,7 +72,7 @@ def verify_run(run_dir: Path, *, device: str = "cpu", data_dir: Path | None = No
 def _changed(entry: ModelEntry) -> str:
     """Why the model that the run used cannot be checked any more; empty when it can."""
     try:
-        here = plan_model(entry.name)
+        here = plan_model(entry.reference or entry.name)
     except UserError as error:
         return str(error)
     if here.weights != entry.weights or here.card.model.model_dump(mode="json") != entry.card["model"]:

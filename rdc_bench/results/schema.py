@@ -69,11 +69,15 @@ class Manifest(BaseModel):
 
 
 class ModelEntry(BaseModel):
-    """One evaluated model: its card as data, the SHA-256 of card and weights, and how it treats randomness."""
+    """One evaluated model: its card as data, the SHA-256 of card and weights, and how it treats randomness.
+
+    ``reference``: what leads to it again, with the commit of what comes from the Hub; None, in older runs, for ``name``.
+    """
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
 
     name: str
+    reference: str | None = None
     card: dict[str, Any]
     card_sha256: str
     weights: dict[str, str]
