@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rdc_bench.data import cifar10, fashion_mnist, image_folder
+from rdc_bench.data import fashion_mnist, image_folder, restricted_imagenet
+from rdc_bench.data.cifar import CIFAR10, CIFAR100
 from rdc_bench.data.dataset import SPLITS, Dataset, DatasetInfo
 from rdc_bench.errors import unknown_name
 
 __all__ = ["DATASETS", "SPLITS", "Dataset", "DatasetInfo", "list_datasets", "load_dataset"]
 
-DATASETS = {info.name: info for info in (fashion_mnist.INFO, cifar10.INFO, image_folder.INFO)}
+DATASETS = {
+    info.name: info for info in (fashion_mnist.INFO, CIFAR10.info, CIFAR100.info, restricted_imagenet.INFO, image_folder.INFO)
+}
 
 
 def list_datasets() -> list[str]:

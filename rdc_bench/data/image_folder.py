@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import zip_longest
 from pathlib import Path
 
@@ -30,7 +31,7 @@ def load(split: str, *, n: int | None = None, data_dir: Path | None = None, allo
     if not data_dir.is_dir():
         raise UserError(f"{data_dir}: no such folder")
     folders = {name: data_dir / name for name in SPLITS if (data_dir / name).is_dir()} or {"test": data_dir}
-    found = {name: _images_by_class(folder, data_dir.resolve()) for name, folder in folders.items()}
+    found = {name: images_by_class(folder, data_dir.resolve()) for name, folder in folders.items()}
     # A split that has its own folder is all of it; otherwise training and validation images are cut from one set.
     whole = split == "test" or "validation" in found
     part = split if whole else "train"
@@ -38,8 +39,7 @@ def load(split: str, *, n: int | None = None, data_dir: Path | None = None, allo
         raise UserError(f"{data_dir}: has no folder {part!r} for the images of that split")
     # Over all splits, so that a class has the same label in each.
     classes = sorted(set().union(*found.values()))
-    turns = zip_longest(*([(path, label) for path in found[part].get(name, [])] for label, name in enumerate(classes)))
-    entries = [entry for turn in turns for entry in turn if entry is not None]
+    entries = take_turns([found[part].get(name, []) for name in classes])
     if not entries:
         raise UserError(f"{folders[part]}: no images: it must hold one folder per class with {', '.join(ENDINGS)} files")
     entries = entries[rows_of_split("test" if whole else split, len(entries), n)]
@@ -53,7 +53,13 @@ INFO = DatasetInfo(
 )
 
 
-def _images_by_class(folder: Path, root: Path) -> dict[str, list[Path]]:
+def take_turns(by_class: Sequence[Sequence[Path]]) -> list[tuple[Path, int]]:
+    """Images with their labels: the first image of every class, the second image of every class, …"""
+    turns = zip_longest(*([(path, label) for path in paths] for label, paths in enumerate(by_class)))
+    return [entry for turn in turns for entry in turn if entry is not None]
+
+
+def images_by_class(folder: Path, root: Path) -> dict[str, list[Path]]:
     """The images of every class that has any, both sorted by name."""
     found = {}
     for entry in sorted(_inside(folder, root)):

@@ -79,7 +79,17 @@ def test_unknown_split_names_the_nearest() -> None:
 
 
 def test_every_dataset_is_described() -> None:
-    assert list_datasets() == sorted(DATASETS) == ["cifar10", "fashion-mnist", "image-folder"]
+    assert (
+        list_datasets()
+        == sorted(DATASETS)
+        == [
+            "cifar10",
+            "cifar100",
+            "fashion-mnist",
+            "image-folder",
+            "restricted-imagenet",
+        ]
+    )
     for name, info in DATASETS.items():
         assert info.name == name
         assert "\n" not in info.summary

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import io
 import pickle
@@ -15,28 +16,36 @@ import pytest
 import torch
 from PIL import Image
 
-from rdc_bench.data import cifar10, load_dataset
+from rdc_bench.data import load_dataset
+from rdc_bench.data.cifar import CIFAR10, CIFAR100, Cifar
 from rdc_bench.errors import UserError
 
 Serve = Callable[[Callable[[BaseHTTPRequestHandler], None]], str]
 
 
-def batch(rng: np.random.Generator, count: int) -> dict:
+@pytest.fixture(params=[CIFAR10, CIFAR100], ids=lambda kind: kind.name)
+def kind(request: pytest.FixtureRequest) -> Cifar:
+    return request.param
+
+
+def batch(kind: Cifar, rng: np.random.Generator, count: int) -> dict:
     pixels = rng.integers(0, 256, (count, 3072), np.uint8)
+    labels = rng.integers(0, len(kind.classes), count).tolist()
     return {
         b"batch_label": b"a batch",
         b"data": pixels,
-        b"labels": rng.integers(0, 10, count).tolist(),
+        kind.batch_label.encode(): labels,
+        b"coarse_labels": [label // 5 for label in labels],
         b"filenames": [b"a.png"],
     }
 
 
-def write_batches(folder: Path, rng: np.random.Generator, count: int = 8) -> list[dict]:
-    """Torchvision's cache layout; returns the five training batches and the test batch."""
+def write_batches(kind: Cifar, folder: Path, rng: np.random.Generator, count: int = 8) -> list[dict]:
+    """Torchvision's cache layout; returns the training batches and the test batch."""
     folder.mkdir(parents=True)
     batches = []
-    for name in [*cifar10.BATCHES["train"], "test_batch"]:
-        batches.append(batch(rng, count))
+    for name in [*kind.train, *kind.test]:
+        batches.append(batch(kind, rng, count))
         (folder / name).write_bytes(pickle.dumps(batches[-1], protocol=2))
     return batches
 
@@ -48,12 +57,18 @@ def png(pixels: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def write_parquet(path: Path, images: Sequence[bytes | None], labels: Sequence[int | None]) -> None:
+def labels_of(kind: Cifar, batch: dict) -> list[int]:
+    return batch[kind.batch_label.encode()]
+
+
+def write_parquet(
+    path: Path, images: Sequence[bytes | None], labels: Sequence[int | None], column: str = CIFAR10.column
+) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     img = pa.array(
         [{"bytes": image, "path": None} for image in images], pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     )
-    pq.write_table(pa.table({"img": img, "label": pa.array(labels, pa.int64())}), path)
+    pq.write_table(pa.table({"img": img, column: pa.array(labels, pa.int64())}), path)
 
 
 @pytest.fixture
@@ -61,29 +76,41 @@ def pngs(rng: np.random.Generator) -> list[bytes]:
     return [png(pixels) for pixels in rng.integers(0, 256, (4, 3, 32, 32), np.uint8)]
 
 
-def test_torchvision_layout(tmp_path: Path, rng: np.random.Generator) -> None:
-    batches = write_batches(tmp_path / cifar10.FOLDER, rng)
-    test = load_dataset("cifar10", data_dir=tmp_path)
+def test_torchvision_layout(kind: Cifar, tmp_path: Path, rng: np.random.Generator) -> None:
+    *train_batches, test_batch = write_batches(kind, tmp_path / kind.folder, rng)
+    test = load_dataset(kind.name, data_dir=tmp_path)
     assert test.pixels.shape == (8, 3, 32, 32)
-    assert torch.equal(test.pixels.flatten(1), torch.from_numpy(batches[5][b"data"]))
-    assert test.labels.tolist() == batches[5][b"labels"]
+    assert torch.equal(test.pixels.flatten(1), torch.from_numpy(test_batch[b"data"]))
+    assert test.labels.tolist() == labels_of(kind, test_batch)
 
-    train, validation = (
-        load_dataset("cifar10", split, data_dir=tmp_path / cifar10.FOLDER) for split in ("train", "validation")
-    )
-    assert (len(train), len(validation)) == (36, 4)
-    assert torch.cat([train.labels, validation.labels]).tolist() == [y for b in batches[:5] for y in b[b"labels"]]
-    assert load_dataset("cifar10", "validation", 2, data_dir=tmp_path).sha256 == validation.head(2).sha256
+    train, validation = (load_dataset(kind.name, split, data_dir=tmp_path / kind.folder) for split in ("train", "validation"))
+    assert len(train) + len(validation) == 8 * len(kind.train)
+    assert len(validation) == -(-8 * len(kind.train) // 10)
+    assert torch.cat([train.labels, validation.labels]).tolist() == [y for b in train_batches for y in labels_of(kind, b)]
+    assert load_dataset(kind.name, "validation", 1, data_dir=tmp_path).sha256 == validation.head(1).sha256
 
 
-def test_cache_is_read_without_data_dir(cache: Path, rng: np.random.Generator) -> None:
-    write_batches(cache / cifar10.FOLDER, rng)
+def test_cache_is_read_without_data_dir(kind: Cifar, cache: Path, rng: np.random.Generator) -> None:
+    write_batches(kind, cache / kind.folder, rng)
+    assert len(load_dataset(kind.name)) == 8
+
+
+def test_the_two_share_a_cache(cache: Path, rng: np.random.Generator, pngs: list[bytes]) -> None:
+    write_batches(CIFAR10, cache / CIFAR10.folder, rng)
+    write_parquet(cache / CIFAR100.hub_folder / "test-00000-of-00001.parquet", pngs, [99, 0, 1, 2], CIFAR100.column)
     assert len(load_dataset("cifar10")) == 8
+    assert load_dataset("cifar100").labels.tolist() == [99, 0, 1, 2]
+
+
+def test_class_names() -> None:
+    assert [len(set(kind.classes)) for kind in (CIFAR10, CIFAR100)] == [10, 100]
+    assert list(CIFAR100.classes) == sorted(CIFAR100.classes)  # the official order is the alphabetical one
+    assert (CIFAR100.classes[0], CIFAR100.classes[49], CIFAR100.classes[99]) == ("apple", "mountain", "worm")
 
 
 def test_missing_batch(tmp_path: Path, rng: np.random.Generator) -> None:
-    write_batches(tmp_path / cifar10.FOLDER, rng)
-    (tmp_path / cifar10.FOLDER / "data_batch_3").unlink()
+    write_batches(CIFAR10, tmp_path / CIFAR10.folder, rng)
+    (tmp_path / CIFAR10.folder / "data_batch_3").unlink()
     with pytest.raises(UserError, match=r"cifar10: .* holds neither"):
         load_dataset("cifar10", "train", data_dir=tmp_path)
 
@@ -91,28 +118,47 @@ def test_missing_batch(tmp_path: Path, rng: np.random.Generator) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({b"data": np.zeros((8, 3071), np.uint8)}, "'data'"),
-        ({b"data": [1, 2]}, "'data'"),
-        ({b"data": np.zeros((8, 3072))}, "refused"),
-        ({b"labels": [0] * 7}, "'labels' is not a list of 8"),
-        ({b"labels": [0] * 7 + [10]}, "labels are not whole numbers from 0 to 9"),
-        ({b"labels": [0] * 7 + [None]}, "labels are not whole numbers from 0 to 9"),
-        ({b"data": np.zeros((0, 3072), np.uint8), b"labels": []}, "holds no images"),
+        ({"data": np.zeros((8, 3071), np.uint8)}, "'data'"),
+        ({"data": [1, 2]}, "'data'"),
+        ({"data": np.zeros((8, 3072))}, "refused"),
+        ({"labels": [0] * 7}, "labels' is not a list of 8"),
+        ({"labels": [0] * 7 + ["K"]}, "labels are not whole numbers from 0 to"),
+        ({"labels": [0] * 7 + [None]}, "labels are not whole numbers from 0 to"),
+        ({"data": np.zeros((0, 3072), np.uint8), "labels": []}, "holds no images"),
     ],
 )
-def test_batch_of_another_form(tmp_path: Path, rng: np.random.Generator, change: dict, message: str) -> None:
-    (tmp_path / "test_batch").write_bytes(pickle.dumps({**batch(rng, 8), **change}, protocol=4))
-    with pytest.raises(UserError, match=rf"test_batch: .*{message}"):
-        load_dataset("cifar10", data_dir=tmp_path)
+def test_batch_of_another_form(kind: Cifar, tmp_path: Path, rng: np.random.Generator, change: dict, message: str) -> None:
+    keys = {"data": b"data", "labels": kind.batch_label.encode()}
+    changed = {
+        keys[key]: [len(kind.classes) if y == "K" else y for y in value] if key == "labels" else value
+        for key, value in change.items()
+    }
+    (tmp_path / kind.test[0]).write_bytes(pickle.dumps({**batch(kind, rng, 8), **changed}, protocol=4))
+    with pytest.raises(UserError, match=rf"{kind.test[0]}: .*{message}"):
+        load_dataset(kind.name, data_dir=tmp_path)
 
 
-def test_parquet_round_trip(tmp_path: Path, rng: np.random.Generator) -> None:
-    test = write_batches(tmp_path / "torchvision", rng)[5]
+def test_the_other_dataset_is_not_taken_for_this_one(tmp_path: Path, rng: np.random.Generator, pngs: list[bytes]) -> None:
+    other = {CIFAR10: CIFAR100, CIFAR100: CIFAR10}
+    for kind in other:
+        (tmp_path / kind.name).mkdir()
+        content = pickle.dumps(batch(other[kind], rng, 8), protocol=2)
+        (tmp_path / kind.name / kind.test[0]).write_bytes(content)
+        with pytest.raises(UserError, match=rf"not a {kind.name} batch: '{kind.batch_label}'"):
+            load_dataset(kind.name, data_dir=tmp_path / kind.name)
+        write_parquet(tmp_path / "test.parquet", pngs, [0, 1, 2, 3], other[kind].column)
+        with pytest.raises(UserError, match=rf"no columns 'img' .* and '{kind.column}'"):
+            load_dataset(kind.name, data_dir=tmp_path / "test.parquet")
+
+
+def test_parquet_round_trip(kind: Cifar, tmp_path: Path, rng: np.random.Generator) -> None:
+    test = write_batches(kind, tmp_path / "torchvision", rng)[-1]
     images = [png(pixels) for pixels in test[b"data"].reshape(-1, 3, 32, 32)]
-    write_parquet(tmp_path / "hub" / "plain_text" / "test-00000-of-00001.parquet", images, test[b"labels"])
-    from_hub = load_dataset("cifar10", data_dir=tmp_path / "hub")
-    assert from_hub.sha256 == load_dataset("cifar10", data_dir=tmp_path / "torchvision").sha256
-    assert load_dataset("cifar10", n=3, data_dir=tmp_path / "hub").sha256 == from_hub.head(3).sha256
+    hub = tmp_path / "hub" / kind.hub_folder
+    write_parquet(hub / "test-00000-of-00001.parquet", images, labels_of(kind, test), kind.column)
+    from_hub = load_dataset(kind.name, data_dir=tmp_path / "hub")
+    assert from_hub.sha256 == load_dataset(kind.name, data_dir=tmp_path / "torchvision").sha256
+    assert load_dataset(kind.name, n=3, data_dir=hub).sha256 == from_hub.head(3).sha256
 
 
 def test_shards_are_joined_in_order(tmp_path: Path, pngs: list[bytes]) -> None:
@@ -207,9 +253,9 @@ def test_n_out_of_range(tmp_path: Path, pngs: list[bytes], n: int) -> None:
 
 
 @pytest.mark.usefixtures("cache")
-def test_nothing_found_says_how_to_get_it() -> None:
-    with pytest.raises(UserError, match=r"--data-dir.*--download"):
-        load_dataset("cifar10")
+def test_nothing_found_says_how_to_get_it(kind: Cifar) -> None:
+    with pytest.raises(UserError, match=rf"{kind.name}: .*--data-dir.*--download"):
+        load_dataset(kind.name)
 
 
 def test_real_images(real_cifar10: Path) -> None:
@@ -226,15 +272,15 @@ def test_real_images(real_cifar10: Path) -> None:
 
 
 @pytest.fixture
-def archive(tmp_path: Path, rng: np.random.Generator) -> bytes:
+def archive(kind: Cifar, tmp_path: Path, rng: np.random.Generator) -> bytes:
     """An archive in the official one's form, with a member more that has no business there."""
-    folder = tmp_path / "packed" / cifar10.FOLDER
-    write_batches(folder, rng)
-    (folder / "batches.meta").write_bytes(pickle.dumps({}, protocol=2))
+    folder = tmp_path / "packed" / kind.folder
+    write_batches(kind, folder, rng)
+    (folder / kind.meta).write_bytes(pickle.dumps({}, protocol=2))
     (folder / "surprise").write_text("unexpected")
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
-        tar.add(folder, cifar10.FOLDER)
+        tar.add(folder, kind.folder)
     return buffer.getvalue()
 
 
@@ -248,23 +294,22 @@ def serving(content: bytes) -> Callable[[BaseHTTPRequestHandler], None]:
     return respond
 
 
-def test_download(serve: Serve, cache: Path, archive: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cifar10, "URL", serve(serving(archive)))
-    monkeypatch.setattr(cifar10, "MD5", hashlib.md5(archive).hexdigest())
-    assert len(load_dataset("cifar10", allow_download=True)) == 8
-    assert len(load_dataset("cifar10", "train")) == 36
-    written = {path.name for path in (cache / cifar10.FOLDER).iterdir()}
-    assert written == {*cifar10.BATCHES["train"], "test_batch", "batches.meta"}
+def test_download(serve: Serve, kind: Cifar, cache: Path, archive: bytes) -> None:
+    local = dataclasses.replace(kind, url=f"{serve(serving(archive))}/c.tar.gz", md5=hashlib.md5(archive).hexdigest())
+    assert len(local.load("test", allow_download=True)) == 8
+    assert len(load_dataset(kind.name, "train")) == 8 * len(kind.train) - -(-8 * len(kind.train) // 10)
+    written = {path.name for path in (cache / kind.folder).iterdir()}
+    assert written == {*kind.train, *kind.test, kind.meta}
 
 
-def test_download_of_something_else(serve: Serve, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cifar10, "URL", serve(serving(b"<html>please log in</html>")))
-    with pytest.raises(UserError, match="not the official CIFAR-10 archive"):
-        load_dataset("cifar10", allow_download=True)
+def test_download_of_something_else(serve: Serve, kind: Cifar, cache: Path) -> None:
+    local = dataclasses.replace(kind, url=f"{serve(serving(b'<html>please log in</html>'))}/c.tar.gz")
+    with pytest.raises(UserError, match=f"not the official {kind.name} archive"):
+        local.load("test", allow_download=True)
     assert list(cache.iterdir()) == []
 
 
-def test_data_dir_is_not_downloaded_into(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cifar10, "URL", "http://127.0.0.1:9/never-asked")
+def test_data_dir_is_not_downloaded_into(kind: Cifar, tmp_path: Path) -> None:
+    local = dataclasses.replace(kind, url="http://127.0.0.1:9/never-asked")
     with pytest.raises(UserError, match="holds neither"):
-        load_dataset("cifar10", data_dir=tmp_path, allow_download=True)
+        local.load("test", data_dir=tmp_path, allow_download=True)
