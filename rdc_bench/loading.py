@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -19,19 +20,20 @@ from rdc_bench.cards import (
     LoadedCard,
     MaximizationSpec,
     ModelCard,
+    PackageWeights,
     RDCSpec,
     RegisteredSpec,
+    RobustBenchSpec,
     Weights,
     card_names,
     file_sha256,
 )
 from rdc_bench.defenses import RDC, DiffusionClassifier, LikelihoodMaximization
-from rdc_bench.diffusion import EDMPrecond
+from rdc_bench.diffusion import PRECONDITIONINGS, Precond
 from rdc_bench.eps import parse_eps
 from rdc_bench.errors import UserError, unknown_name
-from rdc_bench.hub.reference import is_reference
 from rdc_bench.networks import network_class
-from rdc_bench.parts import find_card
+from rdc_bench.parts import find_card, is_elsewhere, robustbench_zoo, weights_path
 from rdc_bench.registry import Registry, origin_of
 
 Factory = Callable[[], nn.Module]
@@ -73,9 +75,10 @@ def list_models() -> list[str]:
 def load_model(name: str) -> nn.Module:
     """The classifier called ``name``: images in [0, 1] (B, C, H, W) to logits (B, K), in eval mode.
 
-    Args: a card's name, a path to a card, ``hf://owner/repo[@revision]``, or the name of a registered model.
-    Returns: a module with its validated card as ``.card``. Nothing is trained or executed from a card; only what ``hf://``
-    names is downloaded, and the card then says from which commit.
+    Args: a card's name, a path to a card, ``hf://owner/repo[@revision]``, ``robustbench:ID`` or
+    ``robustbench:DATASET/THREAT/ID``, or the name of a registered model.
+    Returns: a module with its validated card as ``.card``. Nothing is trained or executed from a card; only what ``hf://`` or
+    ``robustbench:`` names is downloaded, and the card then says from where.
     Raises: ``UserError`` for an unknown name, a faulty card, weights that are missing, damaged or not those of the card.
     """
     return load_resolved(resolve(name))
@@ -95,8 +98,11 @@ def resolve(name: str) -> Resolved:
     """What a model's name leads to: a card with its parts, or a registered function with the card made for it."""
     if name in MODELS.names():
         return MODELS.get(name)
-    if name not in card_names("models") and not is_reference(name) and not name.endswith((".yaml", ".yml")):
-        hint = "`rdc-bench list models` shows them all; a path to a card ends in .yaml, a repository begins with hf://."
+    if name not in card_names("models") and not is_elsewhere(name) and not name.endswith((".yaml", ".yml")):
+        hint = (
+            "`rdc-bench list models` shows them all; a path to a card ends in .yaml, a repository begins with hf://, "
+            "a model of RobustBench with robustbench:."
+        )
         raise unknown_name("model", name, list_models(), hint)
     return find_card(name)
 
@@ -108,7 +114,7 @@ def classifies(loaded: LoadedCard) -> LoadedCard:
     return loaded
 
 
-def load_denoiser(name: str) -> EDMPrecond:
+def load_denoiser(name: str) -> Precond:
     """The denoiser called ``name``, in eval mode. Raises ``UserError`` as :func:`load_model` does."""
     return _denoiser(find_card(name))
 
@@ -119,21 +125,24 @@ def build(loaded: LoadedCard) -> nn.Module:
     if isinstance(spec, ClassifierSpec):
         return _with_weights(lambda: network_class(spec.architecture)(**spec.config), spec.weights, loaded)
     if isinstance(spec, DenoiserSpec):
-        return _with_weights(lambda: EDMPrecond(**spec.config), spec.weights, loaded)
+        return _with_weights(lambda: PRECONDITIONINGS[spec.architecture](**spec.config), spec.weights, loaded)
     if isinstance(spec, DiffusionClassifierSpec):
         options = spec.model_dump(exclude={"kind", "denoiser"})
         return DiffusionClassifier(_denoiser(loaded.parts[spec.denoiser]), loaded.card.num_classes, **options)
     if isinstance(spec, RDCSpec):
         maximization = _maximization(spec.likelihood_maximization, loaded)
         return RDC(maximization, load_resolved(loaded.parts[spec.classifier]))
+    if isinstance(spec, RobustBenchSpec):
+        module: nn.Module = robustbench_zoo().load(spec)
+        return module
     return MODELS.get(spec.factory)[1]()
 
 
-def _denoiser(loaded: LoadedCard) -> EDMPrecond:
+def _denoiser(loaded: LoadedCard) -> Precond:
     if not isinstance(loaded.card.model, DenoiserSpec):
         raise UserError(f"model {loaded.card.name!r} is no denoiser (its card's kind is {loaded.card.model.kind!r})")
     module = build(loaded)
-    assert isinstance(module, EDMPrecond)
+    assert isinstance(module, Precond)
     return module.eval().requires_grad_(False)
 
 
@@ -142,8 +151,8 @@ def _maximization(spec: MaximizationSpec, loaded: LoadedCard) -> LikelihoodMaxim
     return LikelihoodMaximization(_denoiser(loaded.parts[spec.denoiser]), eta=float(parse_eps(spec.eta)), **options)
 
 
-def _with_weights(make: Callable[[], nn.Module], weights: Weights, loaded: LoadedCard) -> nn.Module:
-    path = loaded.path.parent / weights.file
+def _with_weights(make: Callable[[], nn.Module], weights: Weights | PackageWeights, loaded: LoadedCard) -> nn.Module:
+    path = weights_path(loaded, weights)
     try:
         module = make()
     except (TypeError, ValueError) as error:
@@ -158,7 +167,10 @@ def channels_last(module: M) -> M:
 
 
 def load_weights(module: nn.Module, path: Path, sha256: str) -> None:
-    """Load a safetensors file whose SHA-256 is known into ``module``, all keys and shapes matching."""
+    """Load a file whose SHA-256 is known into ``module``, all keys and shapes matching.
+
+    A safetensors file, or (``.pt``) a state dict as torch saves it, of which nothing is executed.
+    """
     if not path.is_file():
         raise UserError(f"{path}: the weights are missing")
     if file_sha256(path) != sha256:
@@ -166,8 +178,18 @@ def load_weights(module: nn.Module, path: Path, sha256: str) -> None:
             f"{path}: SHA-256 differs from the card's; the file is damaged or another one ({path.stat().st_size} bytes)"
         )
     try:
-        module.load_state_dict(safetensors.torch.load_file(path), strict=True)
-    except SafetensorError as error:
-        raise UserError(f"{path}: not a readable safetensors file ({error})") from error
+        module.load_state_dict(_read_state(path), strict=True)
     except RuntimeError as error:
         raise UserError(f"{path}: does not fit the network: {str(error).splitlines()[1].strip()}") from error
+
+
+def _read_state(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        if path.suffix == ".pt":
+            state: dict[str, torch.Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+            return state
+        return safetensors.torch.load_file(path)
+    except SafetensorError as error:
+        raise UserError(f"{path}: not a readable safetensors file ({error})") from error
+    except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
+        raise UserError(f"{path}: not a readable state dict of torch ({str(error).splitlines()[0]})") from error

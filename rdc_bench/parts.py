@@ -1,25 +1,42 @@
 """Where a model's card and the cards that it names come from.
 
 A bare name or a path leads to a local card (:mod:`rdc_bench.cards`), ``hf://owner/repo[@revision]`` to a repository on the
-Hugging Face Hub. The parts of a local card are looked up in the same ways; those of a card from the Hub lie in the same commit
-of the same repository, and nowhere else.
+Hugging Face Hub, ``robustbench:ID`` to RobustBench's zoo. The parts of a local card are looked up in the same ways; those of a
+card from the Hub lie in the same commit of the same repository, and nowhere else.
 """
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
-from rdc_bench.cards import ClassifierSpec, DenoiserSpec, LoadedCard, Weights, find_model_card, with_parts
+from rdc_bench.cards import (
+    ClassifierSpec,
+    DenoiserSpec,
+    LoadedCard,
+    PackageWeights,
+    RobustBenchSpec,
+    Weights,
+    find_model_card,
+    with_parts,
+)
+from rdc_bench.errors import UserError
 from rdc_bench.hub.reference import is_reference, parse_reference
 
+ROBUSTBENCH = "robustbench:"
 
-def find_card(name: str, *, download: bool = True) -> LoadedCard:
+
+def find_card(name: str, *, download: bool = True, weights: bool = True) -> LoadedCard:
     """The model card that ``name`` leads to, with all its parts.
 
     Args:
-        name: a bare name, a path to a ``.yaml`` file, or ``hf://owner/repo[@revision]``.
+        name: a bare name, a path to a ``.yaml`` file, ``hf://owner/repo[@revision]``, ``robustbench:ID`` or
+            ``robustbench:DATASET/THREAT/ID``.
         download: fetch what lies on the Hub; otherwise take it from the client's cache alone.
+        weights: fetch the weights too, and not only the cards.
     Raises: ``UserError`` when a card is not to be found, is faulty, or cannot be fetched.
     """
     return _find(name, (), download)
@@ -30,7 +47,23 @@ def _find(name: str, above: tuple[Path, ...], download: bool) -> LoadedCard:
         from rdc_bench.hub.pull import pull  # the Hub's client takes a while to import
 
         return pull(parse_reference(name), local_only=not download).card
+    if name.startswith(ROBUSTBENCH):
+        card: LoadedCard = robustbench_zoo().resolve(name)
+        return card
     return with_parts(find_model_card(name), lambda part, below: _find(part, below, download), above)
+
+
+def is_elsewhere(name: str) -> bool:
+    """Whether a name says that its card comes from elsewhere than a file here."""
+    return is_reference(name) or name.startswith(ROBUSTBENCH)
+
+
+def robustbench_zoo() -> ModuleType:
+    """:mod:`rdc_bench.robustbench.theirs`. Raises ``UserError`` where the extra is not installed."""
+    try:
+        return importlib.import_module("rdc_bench.robustbench.theirs")
+    except ImportError as error:
+        raise UserError(str(error)) from error
 
 
 def every_card(loaded: LoadedCard) -> Iterator[LoadedCard]:
@@ -47,25 +80,51 @@ def every_card(loaded: LoadedCard) -> Iterator[LoadedCard]:
     return walk(loaded)
 
 
-def own_weights(loaded: LoadedCard) -> Weights | None:
+def own_weights(loaded: LoadedCard) -> Weights | PackageWeights | None:
     """The weights of the card itself, None where it only puts parts together."""
     spec = loaded.card.model
     return spec.weights if isinstance(spec, ClassifierSpec | DenoiserSpec) else None
 
 
+def weights_path(loaded: LoadedCard, weights: Weights | PackageWeights) -> Path:
+    """Where weights of a card lie: beside it, or in an installed package."""
+    if isinstance(weights, Weights):
+        return loaded.path.parent / weights.file
+    spec = importlib.util.find_spec(weights.package)
+    if spec is None or spec.origin is None:
+        raise UserError(f"{loaded.path}: its weights come with the package {weights.package}, which is not installed")
+    return Path(spec.origin).parent / weights.file
+
+
 def weight_files(loaded: LoadedCard) -> dict[str, str]:
     """SHA-256 of every weights file that a model uses, its parts' included.
 
-    Keyed by file name; of what comes from the Hub, by ``hf://owner/repo@commit/file name``.
+    Keyed by file name; of what comes from the Hub, by ``hf://owner/repo@commit/file name``. RobustBench publishes no checksums:
+    its files are downloaded if need be.
     """
-    return {
-        f"{card.hub}/{weights.file}" if card.hub else weights.file: weights.sha256
-        for card in every_card(loaded)
-        if (weights := own_weights(card))
-    }
+    found: dict[str, str] = {}
+    for card in every_card(loaded):
+        if isinstance(card.card.model, RobustBenchSpec):
+            found |= robustbench_zoo().weight_files(card.card.model)
+        elif weights := own_weights(card):
+            found[f"{card.hub}/{weights.file}" if card.hub else weights.file] = weights.sha256
+    return found
 
 
 def missing_parts(loaded: LoadedCard) -> list[str]:
-    """The weights files that a model lacks to be loaded here."""
-    wanted = [card.path.parent / weights.file for card in every_card(loaded) if (weights := own_weights(card))]
-    return [str(path) for path in wanted if not path.is_file()]
+    """What a model lacks to be loaded here: weights files, and the package that knows RobustBench's."""
+    wanted = [weights_path(card, weights) for card in every_card(loaded) if (weights := own_weights(card))]
+    missing = [str(path) for path in wanted if not path.is_file()]
+    zoo = [card.card.model for card in every_card(loaded) if isinstance(card.card.model, RobustBenchSpec)]
+    if zoo and importlib.util.find_spec("robustbench") is None:
+        return [*missing, "the package robustbench (pip install 'rdc-bench[robustbench]')"]
+    return missing + [str(path) for spec in zoo if not _downloaded(path := robustbench_file(spec))]
+
+
+def robustbench_file(spec: RobustBenchSpec) -> Path:
+    """Where RobustBench's download of a model lies. An ensemble's members lie beside it, under longer names."""
+    return Path("models") / spec.dataset / spec.threat / f"{spec.id}.pt"
+
+
+def _downloaded(path: Path) -> bool:
+    return path.is_file() or any(path.parent.glob(f"{path.name}_m*.pt"))

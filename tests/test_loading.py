@@ -104,3 +104,17 @@ def test_every_packaged_model_classifies(name):
     (logits[:, 0] - logits[:, 1]).sum().backward()
     assert torch.isfinite(x.grad).all()
     assert x.grad.abs().sum() > 0
+
+
+def test_weights_of_an_installed_package_are_checked_against_the_card(tmp_path, monkeypatch):
+    source = yaml.safe_load((packaged("models") / "standard-cifar10.yaml").read_text())
+    source["model"]["weights"]["sha256"] = "0" * 64
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "standard-cifar10.yaml").write_text(yaml.safe_dump(source))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"model_test\.pt: SHA-256 differs"):
+        rdc_bench.load_model("standard-cifar10")
+    source["model"]["weights"]["file"] = "../elsewhere.pt"
+    (tmp_path / "models" / "standard-cifar10.yaml").write_text(yaml.safe_dump(source))
+    with pytest.raises(UserError, match="file"):
+        rdc_bench.load_model("standard-cifar10")

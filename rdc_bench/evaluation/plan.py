@@ -19,7 +19,7 @@ from rdc_bench.eps import Eps
 from rdc_bench.errors import UserError
 from rdc_bench.evaluation.profiles import DEFAULT_DATASET, DEFAULT_MODELS, Profile, default_attacks, profile
 from rdc_bench.loading import MODELS, Resolved, classifies, resolve
-from rdc_bench.parts import weight_files
+from rdc_bench.parts import is_elsewhere, weight_files
 from rdc_bench.threats import Threat, make_threat
 
 #: Raised when the meaning of stored results changes, so that older ones are not taken up again.
@@ -175,7 +175,7 @@ def plan_model(name: str) -> PlannedModel:
     if not isinstance(found, LoadedCard):
         digest = hashlib.sha256(found[0].model_dump_json().encode()).hexdigest()
         return PlannedModel(name, found, found[0], digest, {}, MODELS.entry(name).origin)
-    origin = found.hub or f"card {found.path.name}"
+    origin = found.hub or (found.card.source if is_elsewhere(name) else f"card {found.path.name}")
     return PlannedModel(found.hub or name, classifies(found), found.card, found.sha256, weight_files(found), origin)
 
 

@@ -6,12 +6,13 @@ from torch import nn
 
 from rdc_bench.errors import unknown_name
 from rdc_bench.networks.resnet import SmallResNet
+from rdc_bench.networks.resnet18 import ResNet18
 from rdc_bench.networks.unet import MultiHeadUNet
 
-__all__ = ["NETWORKS", "MultiHeadUNet", "SmallResNet", "network_class"]
+__all__ = ["NETWORKS", "MultiHeadUNet", "ResNet18", "SmallResNet", "network_class"]
 
 #: The only classes that a card or a configuration file can name.
-NETWORKS: dict[str, type[nn.Module]] = {cls.__name__: cls for cls in (MultiHeadUNet, SmallResNet)}
+NETWORKS: dict[str, type[nn.Module]] = {cls.__name__: cls for cls in (MultiHeadUNet, ResNet18, SmallResNet)}
 
 
 def network_class(name: str) -> type[nn.Module]:
