@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from rdc_bench.diffusion.denoiser import one_hot
-from rdc_bench.diffusion.precondition import EDMPrecond
+from rdc_bench.diffusion.precondition import Precond
 
 
 def training_sigma(batch: int, log_mean: float, log_std: float, generator: torch.Generator) -> Tensor:
@@ -20,7 +20,7 @@ def edm_weight(sigma: Tensor, sigma_data: float) -> Tensor:
 
 
 def denoising_loss(
-    denoiser: EDMPrecond,
+    denoiser: Precond,
     z: Tensor,
     labels: Tensor,
     *,
@@ -41,8 +41,8 @@ def denoising_loss(
 
 
 def distillation_loss(
-    student: EDMPrecond,
-    teacher: EDMPrecond,
+    student: Precond,
+    teacher: Precond,
     z: Tensor,
     z_noisy: Tensor,
     sigma: Tensor,

@@ -5,14 +5,17 @@ from __future__ import annotations
 from torch import nn
 
 from rdc_bench.errors import unknown_name
+from rdc_bench.networks.edm import DhariwalUNet, SongUNet
 from rdc_bench.networks.resnet import SmallResNet
 from rdc_bench.networks.resnet18 import ResNet18
 from rdc_bench.networks.unet import MultiHeadUNet
 
-__all__ = ["NETWORKS", "MultiHeadUNet", "ResNet18", "SmallResNet", "network_class"]
+__all__ = ["NETWORKS", "DhariwalUNet", "MultiHeadUNet", "ResNet18", "SmallResNet", "SongUNet", "network_class"]
 
 #: The only classes that a card or a configuration file can name.
-NETWORKS: dict[str, type[nn.Module]] = {cls.__name__: cls for cls in (MultiHeadUNet, ResNet18, SmallResNet)}
+NETWORKS: dict[str, type[nn.Module]] = {
+    cls.__name__: cls for cls in (DhariwalUNet, MultiHeadUNet, ResNet18, SmallResNet, SongUNet)
+}
 
 
 def network_class(name: str) -> type[nn.Module]:

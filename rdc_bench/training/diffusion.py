@@ -7,14 +7,14 @@ from torch import Tensor
 
 from rdc_bench.diffusion.denoiser import one_hot
 from rdc_bench.diffusion.loss import denoising_loss, distillation_loss, training_sigma
-from rdc_bench.diffusion.precondition import EDMPrecond
+from rdc_bench.diffusion.precondition import Precond
 from rdc_bench.training.loop import Loss
 
 
 def teacher_loss(log_mean: float, log_std: float, label_dropout: float) -> Loss:
     """The EDM loss with a share ``label_dropout`` of the labels dropped, for the unconditional denoiser."""
 
-    def loss(denoiser: EDMPrecond, x: Tensor, y: Tensor, g: torch.Generator) -> Tensor:
+    def loss(denoiser: Precond, x: Tensor, y: Tensor, g: torch.Generator) -> Tensor:
         sigma = training_sigma(len(x), log_mean, log_std, g).to(x.device)
         noise = torch.randn(x.shape, generator=g).to(x.device)
         keep = (torch.rand(len(x), generator=g) >= label_dropout).to(x.device)
@@ -23,12 +23,12 @@ def teacher_loss(log_mean: float, log_std: float, label_dropout: float) -> Loss:
     return loss
 
 
-def multihead_loss(teacher: EDMPrecond, log_mean: float, log_std: float, heads: int, loss_weight: float) -> Loss:
+def multihead_loss(teacher: Precond, log_mean: float, log_std: float, heads: int, loss_weight: float) -> Loss:
     """Distillation of the true class, ``heads`` other classes drawn per image, and the unconditional head."""
     teacher = teacher.eval().requires_grad_(False)
     k = teacher.label_dim
 
-    def loss(student: EDMPrecond, x: Tensor, y: Tensor, g: torch.Generator) -> Tensor:
+    def loss(student: Precond, x: Tensor, y: Tensor, g: torch.Generator) -> Tensor:
         sigma = training_sigma(len(x), log_mean, log_std, g).to(x.device)
         noise = torch.randn(x.shape, generator=g).to(x.device)
         others = (y.cpu()[:, None] + 1 + torch.rand(len(x), k - 1, generator=g).argsort(dim=1)[:, :heads]) % k

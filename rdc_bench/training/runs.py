@@ -25,7 +25,7 @@ from rdc_bench.errors import UserError
 from rdc_bench.evaluation.judge import predictions
 from rdc_bench.files import write_atomically
 from rdc_bench.loading import channels_last, load_denoiser
-from rdc_bench.networks import network_class
+from rdc_bench.networks import MultiHeadUNet, network_class
 from rdc_bench.threats import LpThreat
 from rdc_bench.training.adversarial import InnerAttack, pgd_loss, standard_loss, trades_loss
 from rdc_bench.training.diffusion import multihead_loss, teacher_loss
@@ -76,11 +76,11 @@ def train_diffusion(
 ) -> Path:
     """Train a class-conditional denoiser with the EDM loss. Returns the path of its card.
 
-    Args: log_mean, log_std: of ``ln σ`` in training. label_dropout: share of labels dropped. network: arguments of EDMPrecond
-    beyond the image's shape and the classes.
+    Args: log_mean, log_std: of ``ln σ`` in training. label_dropout: share of labels dropped. network: arguments of
+    ``MultiHeadUNet`` beyond the image's shape and the classes.
     """
     data = job.data("train")
-    config = {**_shape(data), "sigma_data": _sigma_data(data), **network, "class_in_trunk": True}
+    config = {**_shape(data), "sigma_data": _sigma_data(data), "model_type": "MultiHeadUNet", **network, "class_in_trunk": True}
     trained = job.fit(
         _seeded(lambda: EDMPrecond(**config), job.schedule.seed), teacher_loss(log_mean, log_std, label_dropout), data, progress
     )
@@ -110,6 +110,8 @@ def train_multihead(
     source = load_denoiser(teacher).to(job.device)
     if source.label_dim != len(data.classes):
         raise UserError(f"teacher {teacher!r} knows {source.label_dim} classes, {job.dataset} has {len(data.classes)}")
+    if not (isinstance(source, EDMPrecond) and isinstance(source.model, MultiHeadUNet)):
+        raise UserError(f"teacher {teacher!r} is no EDMPrecond of a MultiHeadUNet, whose shape the student could have")
     config = {**source.config, "class_in_trunk": False}
     student = _seeded(lambda: EDMPrecond(**config), job.schedule.seed)
     student.load_state_dict(source.state_dict() if start is None else load_denoiser(start).state_dict())

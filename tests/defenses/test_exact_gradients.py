@@ -15,7 +15,17 @@ def _float64_noise_is_exact(monkeypatch):
 
 def denoiser(class_in_trunk: bool = False) -> EDMPrecond:
     network = EDMPrecond(
-        8, 1, 3, fine=8, coarse=16, head=32, blocks=(1, 2), head_blocks=1, embedding=16, class_in_trunk=class_in_trunk
+        8,
+        1,
+        3,
+        model_type="MultiHeadUNet",
+        fine=8,
+        coarse=16,
+        head=32,
+        blocks=(1, 2),
+        head_blocks=1,
+        embedding=16,
+        class_in_trunk=class_in_trunk,
     )
     with torch.no_grad():
         for p in network.parameters():  # zero-initialised layers would hide most of the network from the test

@@ -9,7 +9,15 @@ from torch import Tensor, nn
 from rdc_bench.diffusion.precondition import EDMPrecond
 from rdc_bench.errors import UserError
 
-TINY: dict[str, Any] = {"fine": 8, "coarse": 32, "blocks": (1, 1), "head": 32, "head_blocks": 1, "embedding": 16}
+TINY: dict[str, Any] = {
+    "model_type": "MultiHeadUNet",
+    "fine": 8,
+    "coarse": 32,
+    "blocks": (1, 1),
+    "head": 32,
+    "head_blocks": 1,
+    "embedding": 16,
+}
 K = 3
 
 

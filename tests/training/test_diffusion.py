@@ -9,7 +9,15 @@ from torch import Tensor
 from rdc_bench.diffusion.precondition import EDMPrecond
 from rdc_bench.training.diffusion import multihead_loss, teacher_loss
 
-TINY: dict[str, Any] = {"fine": 8, "coarse": 32, "blocks": (1, 1), "head": 32, "head_blocks": 1, "embedding": 16}
+TINY: dict[str, Any] = {
+    "model_type": "MultiHeadUNet",
+    "fine": 8,
+    "coarse": 32,
+    "blocks": (1, 1),
+    "head": 32,
+    "head_blocks": 1,
+    "embedding": 16,
+}
 
 
 def denoiser(class_in_trunk: bool, *, untrained: bool = False) -> EDMPrecond:

@@ -57,11 +57,11 @@ def test_teacher_student_and_classifier(job, tmp_path):
 
 def test_distillation_brings_the_student_nearer_to_the_teacher():
     torch.manual_seed(0)
-    teacher = EDMPrecond(8, 1, 3, **TINY)
+    teacher = EDMPrecond(8, 1, 3, model_type="MultiHeadUNet", **TINY)
     with torch.no_grad():
         for p in teacher.parameters():  # an untrained teacher says the same for every class
             p.add_(0.1 * torch.randn_like(p))
-    student = EDMPrecond(8, 1, 3, **TINY, class_in_trunk=False)
+    student = EDMPrecond(8, 1, 3, model_type="MultiHeadUNet", **TINY, class_in_trunk=False)
     loss = multihead_loss(teacher, 0.0, 0.5, heads=2, loss_weight=0.02)
     optimizer = torch.optim.Adam(student.parameters(), 3e-3)
     values = []
