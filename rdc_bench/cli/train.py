@@ -93,10 +93,19 @@ _network = _with(
 @command.command("diffusion")
 @_shared(images=900_000, learning_rate=1e-3, ema=0.999)
 @_noise
+@click.option("--start", help="Card of an earlier denoiser to go on from; its shape is kept.")
 @click.option("--label-dropout", default=0.1, show_default=True, type=click.FloatRange(0, 1), help="Share of labels dropped.")
 @_network
 def diffusion(
-    log_mean: float, log_std: float, label_dropout: float, fine: int, coarse: int, head: int, head_blocks: int, **options: Any
+    start: str | None,
+    log_mean: float,
+    log_std: float,
+    label_dropout: float,
+    fine: int,
+    coarse: int,
+    head: int,
+    head_blocks: int,
+    **options: Any,
 ) -> None:
     """Train a class-conditional denoiser with the EDM loss."""
     from rdc_bench.cli.progress import training_progress
@@ -106,7 +115,13 @@ def diffusion(
     network = {"fine": fine, "coarse": coarse, "head": head, "head_blocks": head_blocks}
     with training_progress(job.name) as progress:
         path = train_diffusion(
-            job, log_mean=log_mean, log_std=log_std, label_dropout=label_dropout, network=network, progress=progress
+            job,
+            start=start,
+            log_mean=log_mean,
+            log_std=log_std,
+            label_dropout=label_dropout,
+            network=network,
+            progress=progress,
         )
     click.echo(path)
 

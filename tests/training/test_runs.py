@@ -26,8 +26,8 @@ def job(tmp_path, monkeypatch):
     monkeypatch.setattr(runs, "VALIDATION_IMAGES", 20)
     monkeypatch.setattr(runs, "load_dataset", lambda *args, **kwargs: rdc_bench.load_dataset("fashion-mnist", "test", 200))
 
-    def make(name, images=64):
-        schedule = Schedule(images=images, batch_size=16)
+    def make(name, **options):
+        schedule = Schedule(**{"images": 64, "batch_size": 16, **options})
         return Job(name, "fashion-mnist", schedule, tmp_path / "models", tmp_path / "checkpoints")
 
     return make
@@ -97,6 +97,16 @@ def test_training_again_from_the_final_checkpoint_writes_the_same_weights(job, t
         return (tmp_path / "models" / "teacher.safetensors").read_bytes()
 
     assert train() == train()
+
+
+def test_a_teacher_goes_on_from_an_earlier_one(job):
+    options = {"log_mean": 0.0, "log_std": 1.0, "label_dropout": 0.1, "progress": quiet}
+    train_diffusion(job("teacher"), network=TINY, **options)
+    train_diffusion(job("further", learning_rate=1e-12), start="teacher", network={}, **options)
+    before, after = load_denoiser("teacher").state_dict(), load_denoiser("further").state_dict()
+    assert before.keys() == after.keys()
+    for key, value in before.items():
+        torch.testing.assert_close(after[key], value, atol=1e-6, rtol=0)
 
 
 def test_a_teacher_must_be_a_denoiser(job):
