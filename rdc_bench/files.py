@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 
@@ -24,8 +26,39 @@ def write_atomically(path: Path, content: bytes) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
-    folder = os.open(path.parent, os.O_RDONLY)
+    _sync(path.parent)
+
+
+def write_folder_atomically(folder: Path, contents: Mapping[str, bytes]) -> None:
+    """Make ``folder`` hold the files ``contents`` (name → bytes) and nothing else, or leave it as it was.
+
+    The files are written into a temporary folder beside it, which then takes its name. What ``folder`` held before is moved
+    aside first and deleted last; a kill between the two moves leaves it whole, beside the new one, under a hidden name.
+    """
+    folder = folder.resolve()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".tmp"))
+    new, old = temporary / "new", temporary / "old"
     try:
-        os.fsync(folder)
+        for name, content in contents.items():
+            write_atomically(new / name, content)
+        if folder.exists():
+            os.rename(folder, old)
+        try:
+            os.rename(new, folder)
+        except BaseException:
+            if old.exists():
+                os.rename(old, folder)
+            raise
+        _sync(folder.parent)
     finally:
-        os.close(folder)
+        if folder.exists() or not old.exists():  # else moving it back failed, and this is the only copy
+            shutil.rmtree(temporary)
+
+
+def _sync(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
