@@ -1,0 +1,80 @@
+"""Bringing a model from the Hub into the client's cache, whole and verified.
+
+Only files that follow from the repository's cards are fetched: ``config.json``, the README, the cards, and the safetensors
+files that the cards name. Everything is taken from one commit. The client checks no file's content, and offline it takes a part
+of a snapshot for the whole; so both are checked here, at every pull.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import huggingface_hub
+from huggingface_hub.errors import RevisionResolutionError
+
+from rdc_bench.cards import LoadedCard
+from rdc_bench.hub.client import client, one_line_errors
+from rdc_bench.hub.reference import HubReference
+from rdc_bench.hub.snapshot import NotCachedError, Snapshot, not_cached
+
+
+@dataclass(frozen=True)
+class Pulled:
+    """A model from the Hub: repository and commit, its folder in the client's cache, its card with all parts, and its files."""
+
+    reference: HubReference
+    folder: Path
+    card: LoadedCard
+    files: list[Path]
+
+
+def pull(
+    reference: HubReference,
+    *,
+    weights: bool = True,
+    local_only: bool = False,
+    endpoint: str | None = None,
+    cache_dir: Path | None = None,
+) -> Pulled:
+    """Fetch what is not in the cache yet, and verify all of it.
+
+    Args:
+        weights: the weights too, not only the cards. local_only: take everything from the cache, as ``HF_HUB_OFFLINE`` does.
+        endpoint, cache_dir: None leaves them to the client (``HF_ENDPOINT``, ``HF_HUB_CACHE``).
+    Raises: ``UserError`` when the repository, the revision or a file cannot be had, or a file is not the right one.
+    """
+
+    def read(commit: str, *, local: bool) -> Pulled:
+        snapshot = Snapshot(reference.at(commit), endpoint, cache_dir, local)
+        card = snapshot.read(weights)
+        return Pulled(snapshot.reference, card.path.parent, card, list(dict.fromkeys(snapshot.files)))
+
+    with one_line_errors(reference, endpoint):
+        if local_only or huggingface_hub.is_offline_mode():
+            return read(_cached_commit(reference, endpoint, cache_dir), local=True)
+        if reference.revision and reference.pinned:  # a commit never changes: when it is here, there is nothing to ask
+            with contextlib.suppress(NotCachedError):
+                return read(reference.revision, local=True)
+        return read(_current_commit(reference, endpoint, cache_dir), local=False)
+
+
+def _current_commit(reference: HubReference, endpoint: str | None, cache_dir: Path | None) -> str:
+    """The commit that the Hub says, now."""
+    api = client(endpoint)
+    # Asked once more than needed: resolve_revision alone would answer from the cache, silently, when the Hub is out of reach.
+    api.model_info(reference.repo_id, revision=reference.revision)
+    return api.resolve_revision(reference.repo_id, revision=reference.revision, cache_dir=cache_dir).resolved
+
+
+def _cached_commit(reference: HubReference, endpoint: str | None, cache_dir: Path | None) -> str:
+    """The commit that the revision meant when it was last pulled."""
+    try:
+        return (
+            client(endpoint)
+            .resolve_revision(reference.repo_id, revision=reference.revision, cache_dir=cache_dir, local_files_only=True)
+            .resolved
+        )
+    except RevisionResolutionError as error:
+        raise not_cached(reference, "not in the cache") from error

@@ -1,0 +1,169 @@
+"""One commit of a repository: fetching the files that its cards lead to, and checking every one of them."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import huggingface_hub
+from huggingface_hub.errors import CachedRepoTreeNotFoundError, LocalEntryNotFoundError
+from huggingface_hub.utils import disable_progress_bars
+
+import rdc_bench
+from rdc_bench.cards import LoadedCard, Weights, file_sha256, read_model_card, with_parts
+from rdc_bench.errors import UserError
+from rdc_bench.hub.client import LIBRARY
+from rdc_bench.hub.layout import CONFIG, README, read_config, weights_beside
+from rdc_bench.hub.reference import HubReference
+from rdc_bench.parts import every_card, is_elsewhere
+
+#: Bytes that a card, the configuration or a README may have.
+LARGEST_TEXT = 1 << 20
+
+
+class NotCachedError(UserError):
+    """Something is not in the cache, and nothing may be fetched."""
+
+
+def not_cached(reference: HubReference, what: str) -> NotCachedError:
+    """The error for what only a network would bring."""
+    return NotCachedError(
+        f"{reference}: {what}; `rdc-bench models pull {reference}` fetches it, when HF_HUB_OFFLINE is not set"
+    )
+
+
+@dataclass
+class Snapshot:
+    """A commit, in the client's cache as far as it has been read.
+
+    Args:
+        reference: repository and commit. local: fetch nothing.
+        endpoint, cache_dir: for the client. files: those read so far.
+    """
+
+    reference: HubReference
+    endpoint: str | None
+    cache_dir: Path | None
+    local: bool
+    files: list[Path] = field(default_factory=list)
+
+    def read(self, weights: bool) -> LoadedCard:
+        """Fetch and check the cards that ``config.json`` leads to and, if wanted, their weights. Returns the main card."""
+        with disable_progress_bars():  # small files; the client's bars are for the weights
+            (config,) = self._bring([CONFIG], "which every model of rdc-bench has")
+            if README in (self._listed() or ()):
+                self._bring([README], "")
+            main = self._card(read_config(config, str(self.reference)).name, ())
+        if weights:
+            self._bring_weights({w.file: w for card in every_card(main) if (w := weights_beside(card))})
+        return main
+
+    def _card(self, name: str, above: tuple[Path, ...]) -> LoadedCard:
+        """A card with its parts, which all lie in this snapshot."""
+        if is_elsewhere(name):
+            raise UserError(f"{self.reference}: a card names {name}; the parts of a model on the Hub lie in its own repository")
+        (path,) = self._bring([f"{name}.yaml"], f"which {above[-1].name if above else CONFIG} names")
+        loaded = read_model_card(path)
+        stamped = loaded.card.model_copy(update={"source": f"{self.reference}: {loaded.card.source}"})
+        found = loaded.model_copy(update={"card": stamped, "hub": str(self.reference)})
+        weights_beside(found)  # refuses what cannot come from a repository
+        return with_parts(found, self._card, above)
+
+    def _bring(self, names: Sequence[str], why: str) -> list[Path]:
+        """Fetch small files that must be there, and check them against the commit's listing."""
+        listed = self._listed()
+        for name in names:
+            if listed is not None and name in listed and listed[name].size > LARGEST_TEXT:
+                raise UserError(f"{self.reference}: {name} has {listed[name].size} bytes; no card has more than {LARGEST_TEXT}")
+        paths = self._download(names, why)
+        for path in paths:
+            if self._intact(path) is False:
+                raise self._damaged(path)
+        return paths
+
+    def _bring_weights(self, wanted: dict[str, Weights]) -> None:
+        """Fetch weights, and check them against the SHA-256 in their cards."""
+        for path in self._download(list(wanted), "which a card names"):
+            if file_sha256(path) == wanted[path.name].sha256:
+                continue
+            if self._intact(path):
+                raise UserError(
+                    f"{self.reference}: {path.name} is not the file that its card names (SHA-256 differs); "
+                    "the repository is at fault, and another revision may be right"
+                )
+            raise self._damaged(path)
+
+    def _download(self, names: Sequence[str], why: str) -> list[Path]:
+        """Fetch exactly these files, where they are not here yet."""
+        listed = self._listed()
+        for name in names:
+            if listed is not None and name not in listed:
+                raise UserError(f"{self.reference}: the repository lacks {name}, {why}")
+        try:
+            folder = huggingface_hub.snapshot_download(
+                self.reference.repo_id,
+                revision=self.reference.revision,
+                allow_patterns=list(names),
+                local_files_only=self.local,
+                endpoint=self.endpoint,
+                cache_dir=self.cache_dir,
+                library_name=LIBRARY,
+                library_version=rdc_bench.__version__,
+            )
+        except LocalEntryNotFoundError as error:
+            if self.local:
+                raise not_cached(self.reference, "not, or not wholly, in the cache") from error
+            raise
+        paths = [Path(folder) / name for name in names]
+        for path in paths:
+            if not path.is_file():
+                if self.local:
+                    raise not_cached(self.reference, f"{path.name} is not in the cache")
+                raise UserError(f"{self.reference}: the repository lacks {path.name}, {why}")
+        self.files += paths
+        return paths
+
+    def _listed(self) -> dict[str, huggingface_hub.hf_api.RepoFile] | None:
+        """The files of the commit as the Hub listed them, None before anything was fetched."""
+        try:
+            tree = huggingface_hub.get_cached_repo_tree(
+                self.reference.repo_id, revision=self.reference.revision, cache_dir=self.cache_dir
+            )
+        except CachedRepoTreeNotFoundError:
+            return None
+        for file in tree:
+            if file.path.startswith("/") or "\\" in file.path or ".." in file.path.split("/"):
+                raise UserError(
+                    f"{self.reference}: lists a file outside of itself, {file.path!r}; the repository is not to be trusted"
+                )
+        return {file.path: file for file in tree}
+
+    def _intact(self, path: Path) -> bool | None:
+        """Whether a file's content is that of the commit; None when the cache does not say.
+
+        The client names contents by what the Hub calls them: their SHA-256 where the file is stored as a large one, else git's
+        object id.
+        """
+        name = path.resolve().name
+        listed = (self._listed() or {}).get(path.name)
+        if listed is not None and path.stat().st_size != listed.size:
+            return False
+        if re.fullmatch(r"[0-9a-f]{64}", name):
+            return file_sha256(path) == name
+        if listed is not None and name == listed.blob_id:
+            return _git_object_id(path.read_bytes()) == name
+        return None
+
+    def _damaged(self, path: Path) -> UserError:
+        return UserError(
+            f"{path.resolve()}: the cached copy of {path.name} is damaged; delete that file and "
+            f"`rdc-bench models pull {self.reference}`"
+        )
+
+
+def _git_object_id(content: bytes) -> str:
+    """What git calls a file with this content."""
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
