@@ -72,18 +72,37 @@ class Job:
 
 
 def train_diffusion(
-    job: Job, *, log_mean: float, log_std: float, label_dropout: float, network: dict[str, Any], progress: Progress
+    job: Job,
+    *,
+    start: str | None = None,
+    log_mean: float,
+    log_std: float,
+    label_dropout: float,
+    network: dict[str, Any],
+    progress: Progress,
 ) -> Path:
-    """Train a class-conditional denoiser with the EDM loss. Returns the path of its card.
+    """Train a class-conditional denoiser with the EDM loss.
 
-    Args: log_mean, log_std: of ``ln σ`` in training. label_dropout: share of labels dropped. network: arguments of
-    ``MultiHeadUNet`` beyond the image's shape and the classes.
+    Args:
+        start: card of an earlier denoiser to go on from, whose shape then replaces ``network``.
+        log_mean, log_std: of ``ln σ`` in training. label_dropout: share of labels dropped.
+        network: arguments of ``MultiHeadUNet`` beyond the image's shape and the classes.
+    Returns: the path of its card.
     """
     data = job.data("train")
-    config = {**_shape(data), "sigma_data": _sigma_data(data), "model_type": "MultiHeadUNet", **network, "class_in_trunk": True}
-    trained = job.fit(
-        _seeded(lambda: EDMPrecond(**config), job.schedule.seed), teacher_loss(log_mean, log_std, label_dropout), data, progress
-    )
+    if start is None:
+        config = {
+            **_shape(data),
+            "sigma_data": _sigma_data(data),
+            "model_type": "MultiHeadUNet",
+            **network,
+            "class_in_trunk": True,
+        }
+        denoiser = _seeded(lambda: EDMPrecond(**config), job.schedule.seed)
+    else:
+        denoiser = _denoiser_for(start, data).requires_grad_(True)
+        config = denoiser.config
+    trained = job.fit(denoiser, teacher_loss(log_mean, log_std, label_dropout), data, progress)
     return _publish_denoiser(job, data, trained, config, "Class-conditional denoiser", log_mean, log_std)
 
 
@@ -107,11 +126,7 @@ def train_multihead(
     Returns: the path of the student's card.
     """
     data = job.data("train")
-    source = load_denoiser(teacher).to(job.device)
-    if source.label_dim != len(data.classes):
-        raise UserError(f"teacher {teacher!r} knows {source.label_dim} classes, {job.dataset} has {len(data.classes)}")
-    if not (isinstance(source, EDMPrecond) and isinstance(source.model, MultiHeadUNet)):
-        raise UserError(f"teacher {teacher!r} is no EDMPrecond of a MultiHeadUNet, whose shape the student could have")
+    source = _denoiser_for(teacher, data).to(job.device)
     config = {**source.config, "class_in_trunk": False}
     student = _seeded(lambda: EDMPrecond(**config), job.schedule.seed)
     student.load_state_dict(source.state_dict() if start is None else load_denoiser(start).state_dict())
@@ -155,6 +170,16 @@ def train_baseline(
         spec=lambda weights: ClassifierSpec(kind="classifier", architecture="SmallResNet", config=config, weights=weights),
         validation={"clean accuracy": _accuracy(trained.model, job.data("validation"), job.device)},
     )
+
+
+def _denoiser_for(name: str, data: Dataset) -> EDMPrecond:
+    """The denoiser called ``name``, which must be a network of ours that knows the classes of ``data``."""
+    denoiser = load_denoiser(name)
+    if not (isinstance(denoiser, EDMPrecond) and isinstance(denoiser.model, MultiHeadUNet)):
+        raise UserError(f"denoiser {name!r} is no EDMPrecond of a MultiHeadUNet, the network that is trained here")
+    if denoiser.label_dim != len(data.classes):
+        raise UserError(f"denoiser {name!r} knows {denoiser.label_dim} classes, {data.name} has {len(data.classes)}")
+    return denoiser
 
 
 def _publish_denoiser(
