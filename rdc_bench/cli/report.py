@@ -12,24 +12,28 @@ from rdc_bench.cli.options import json_option, print_json
 @click.command("report")
 @click.argument("results", type=click.Path(path_type=Path), default=Path("results"))
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for the files written. Default: RESULTS/report.")
-@click.option("--format", "formats", multiple=True, help="markdown, csv or png. May be repeated. Default: all.")
+@click.option(
+    "--format", "formats", multiple=True, help="markdown, csv, png (the default: these three) or robustbench. May be repeated."
+)
 @json_option
 def command(results: Path, out: Path | None, formats: tuple[str, ...], as_json: bool) -> None:
     """Compare models over all stored runs in RESULTS (default: results).
 
-    Prints the tables, and writes them as Markdown and CSV with a figure for each run. Reads only what `rdc-bench run` stored.
+    Prints the tables, and writes them as Markdown and CSV with a figure for each run; as robustbench, the files that its
+    leaderboard takes. Reads only what `rdc-bench run` stored.
 
     \b
     Examples:
       rdc-bench report
       rdc-bench report results --format markdown --out tables
+      rdc-bench report results/RUN --format robustbench
       rdc-bench report --json
     """
     from rdc_bench.api import report
-    from rdc_bench.reporting import FORMATS, compare
+    from rdc_bench.reporting import DEFAULT_FORMATS, compare
     from rdc_bench.reporting.show import show_run
 
-    paths = report(results, out or results / "report", formats or tuple(FORMATS))  # type: ignore[arg-type]
+    paths = report(results, out or results / "report", formats or DEFAULT_FORMATS)  # type: ignore[arg-type]
     if as_json:
         print_json(compare(results).as_json())
         return

@@ -11,9 +11,10 @@ from rdc_bench.files import write_atomically
 from rdc_bench.reporting.comparison import Comparisons, compare
 from rdc_bench.reporting.render import csv, markdown
 
-__all__ = ["FORMATS", "Comparisons", "Format", "compare", "write_report"]
+__all__ = ["DEFAULT_FORMATS", "FORMATS", "Comparisons", "Format", "compare", "write_report"]
 
-Format = Literal["markdown", "csv", "png"]
+Format = Literal["markdown", "csv", "png", "robustbench"]
+DEFAULT_FORMATS: tuple[Format, ...] = ("markdown", "csv", "png")
 
 
 def _png(comparisons: Comparisons) -> dict[str, bytes]:
@@ -22,11 +23,18 @@ def _png(comparisons: Comparisons) -> dict[str, bytes]:
     return {f"{table.path.name}.png": png(table) for table in comparisons.runs}
 
 
+def _robustbench(comparisons: Comparisons) -> dict[str, bytes]:
+    from rdc_bench.reporting.robustbench import robustbench_files  # needs torch
+
+    return robustbench_files(comparisons)
+
+
 #: What each format writes: file names and contents.
 FORMATS: dict[str, Callable[[Comparisons], dict[str, bytes]]] = {
     "markdown": lambda comparisons: {"report.md": markdown(comparisons).encode()},
     "csv": lambda comparisons: {"report.csv": csv(comparisons).encode()},
     "png": _png,
+    "robustbench": _robustbench,
 }
 
 
@@ -38,9 +46,7 @@ def write_report(results: Path, out: Path, formats: Sequence[str]) -> list[Path]
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out}: is a file, not a folder")
     comparisons = compare(results)
-    paths = []
-    for name in formats:
-        for file, content in FORMATS[name](comparisons).items():
-            write_atomically(out / file, content)
-            paths.append(out / file)
-    return paths
+    files = {out / file: content for name in formats for file, content in FORMATS[name](comparisons).items()}
+    for path, content in files.items():
+        write_atomically(path, content)
+    return list(files)
