@@ -1,8 +1,9 @@
 """The YAML cards of models and threats: their schemas, and how a name leads to a card.
 
-A bare name means a card: ``models/NAME.yaml`` under the working directory first, then the packaged ones. A path ends in
-``.yaml``. Every other source is explicit (``hf://``, see :mod:`rdc_bench.parts`), and there is no fall from one to another.
-Cards are data: nothing in them is executed, and the names in them point into this package's registries only.
+A bare name means a card: ``models/NAME.yaml`` (or ``models/NAME/NAME.yaml``) under the working directory first, then the
+packaged ones. A path ends in ``.yaml``. Every other source is explicit (``hf://``, see :mod:`rdc_bench.parts`), and there is no
+fall from one to another. Cards are data: nothing in them is executed, and the names in them point into this package's
+registries only.
 """
 
 from __future__ import annotations
@@ -10,11 +11,22 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Mapping
+from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from rdc_bench.eps import parse_eps
 from rdc_bench.errors import UserError, unknown_name
@@ -64,22 +76,48 @@ class PackageWeights(Strict):
     sha256: Sha256
 
 
+class ForeignWeights(Strict):
+    """Weights that are published elsewhere and not here: what they are, and how they get here.
+
+    Attributes:
+        origin: their address, or who has them. format: of the file there. license: of the weights.
+        how: the command that makes a card with weights of this name out of them, or what else to do.
+    """
+
+    origin: str
+    format: Literal["edm-pkl", "state-dict"]
+    license: str
+    how: str
+
+
+def _which_weights(value: Any) -> str:
+    """Errors are then about the weights that were meant, not about every kind there is."""
+    named = set(value if isinstance(value, Mapping) else type(value).model_fields if isinstance(value, BaseModel) else ())
+    return "elsewhere" if "origin" in named else "package" if "package" in named else "here"
+
+
+AnyWeights = Annotated[
+    Annotated[Weights, Tag("here")] | Annotated[PackageWeights, Tag("package")] | Annotated[ForeignWeights, Tag("elsewhere")],
+    Discriminator(_which_weights),
+]
+
+
 class ClassifierSpec(Strict):
     """An ordinary classifier: a network of :mod:`rdc_bench.networks` from images in [0, 1] to logits."""
 
     kind: Literal["classifier"]
     architecture: str
     config: dict[str, Any]
-    weights: Weights | PackageWeights
+    weights: AnyWeights
 
 
 class DenoiserSpec(Strict):
-    """A denoiser: ``EDMPrecond`` with its configuration. Not a classifier by itself."""
+    """A denoiser: a preconditioning of :mod:`rdc_bench.diffusion` with its configuration. Not a classifier by itself."""
 
     kind: Literal["denoiser"]
-    architecture: Literal["EDMPrecond"]
+    architecture: Literal["EDMPrecond", "VPPrecond", "VEPrecond"]
     config: dict[str, Any]
-    weights: Weights
+    weights: AnyWeights
 
 
 class DiffusionClassifierSpec(Strict):
@@ -87,6 +125,7 @@ class DiffusionClassifierSpec(Strict):
 
     kind: Literal["diffusion-classifier"]
     denoiser: PartName
+    class_labels: tuple[int, ...] | None = None
     levels: Annotated[int, Field(ge=1)] = 16
     grid: Literal["log-normal", "gauss", "log-uniform", "uniform", "reference"] = "log-normal"
     log_mean: float = 0.0
@@ -132,6 +171,19 @@ class RobustBenchSpec(Strict):
     id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 
 
+class ReportedSpec(Strict):
+    """A competitor that is known by reported figures alone: nothing in this package builds it.
+
+    Attributes: architecture: the network, for the tables. weights: where they are, or that there are none. missing: what it
+        would take to run it here.
+    """
+
+    kind: Literal["reported"]
+    architecture: str
+    weights: str
+    missing: str
+
+
 class RegisteredSpec(Strict):
     """A model made by a registered function (``@rdc_bench.model``)."""
 
@@ -140,7 +192,7 @@ class RegisteredSpec(Strict):
 
 
 ModelSpec = Annotated[
-    ClassifierSpec | DenoiserSpec | DiffusionClassifierSpec | RDCSpec | RobustBenchSpec | RegisteredSpec,
+    ClassifierSpec | DenoiserSpec | DiffusionClassifierSpec | RDCSpec | RobustBenchSpec | ReportedSpec | RegisteredSpec,
     Field(discriminator="kind"),
 ]
 
@@ -159,11 +211,58 @@ class Training(Strict):
 
 
 class Reported(Strict):
-    """A figure published elsewhere, as a fraction."""
+    """An accuracy published elsewhere.
 
-    metric: str
-    value: Annotated[float, Field(ge=0, le=1)]
+    Attributes:
+        metric: ``clean``; ``robust``, on average over the draws of a randomised model; ``worst``, right in every draw.
+        percent: the figure as it is printed, in %.
+        threat, eps: a threat model and its size; attack: as the source calls it. None for clean accuracy.
+        n: test images; draws: judged for each of them. None where the source does not say.
+        note: what a reader must know; needed where the figure is no count of images.
+    """
+
+    metric: Literal["clean", "robust", "worst"]
+    percent: Annotated[str, Field(pattern=r"^(\d|[1-9]\d|100)(\.\d+)?$")]
+    threat: Name | None = None
+    eps: str | None = None
+    attack: str | None = None
+    n: Annotated[int, Field(ge=1)] | None = None
+    draws: Annotated[int, Field(ge=1)] = 1
     source: str
+    note: str | None = None
+
+    @property
+    def value(self) -> float:
+        """The accuracy as a fraction."""
+        return float(self.percent) / 100
+
+    @property
+    def countable(self) -> bool:
+        """Whether some whole number of the ``n`` images (and draws) makes this figure, rounded as it is printed.
+
+        The test of Brown & Heathers 2017, "The GRIM test", doi 10.1177/1948550616673876.
+        """
+        if self.n is None:
+            return True
+        decimals = len(self.percent.partition(".")[2])
+        total = self.n * (1 if self.metric == "worst" else self.draws)
+        count = round(self.value * total)
+        half_unit = Fraction(1, 2 * 10**decimals)
+        printed = Fraction(self.percent)
+        return any(abs(Fraction(100 * k, total) - printed) <= half_unit for k in (count - 1, count, count + 1))
+
+    @model_validator(mode="after")
+    def _complete(self) -> Reported:
+        if (self.metric == "clean") != (self.threat is None) or (self.threat is None) != (self.eps is None):
+            raise ValueError("robust accuracy needs a threat and its eps, clean accuracy has neither")
+        if self.eps is not None:
+            try:
+                parse_eps(self.eps)
+            except UserError as error:
+                raise ValueError(str(error)) from error
+        if not self.countable and not self.note:
+            raise ValueError(f"{self.percent} % is no whole number of {self.n} images; say so in a note")
+        return self
 
 
 class ModelCard(Strict):
@@ -236,9 +335,13 @@ def packaged(folder: str) -> Path:
 
 
 def card_names(folder: str) -> dict[str, Path]:
-    """Names and files of all cards that a bare name can lead to; the working directory's hide the packaged ones."""
+    """Names and files of all cards that a bare name can lead to; the working directory's hide the packaged ones.
+
+    A card may lie in a folder of its own (``models/NAME/NAME.yaml``), as converted weights do.
+    """
     found: dict[str, Path] = {}
     for place in (packaged(folder), Path.cwd() / folder):
+        found |= {path.stem: path for path in sorted(place.glob("*/*.yaml")) if path.parent.name == path.stem}
         found |= {path.stem: path for path in sorted(place.glob("*.yaml"))}
     return found
 
@@ -251,6 +354,15 @@ def find_model_card(name: str) -> LoadedCard:
 def read_model_card(path: Path) -> LoadedCard:
     """The model card in a file, without its parts."""
     return LoadedCard(card=read_card(path, ModelCard), path=path, sha256=file_sha256(path))
+
+
+def settings(spec: ModelSpec | Mapping[str, Any]) -> dict[str, Any]:
+    """What decides a model's figures, as plain data: its specification, or the record of one in an earlier run.
+
+    Options that are not given are left out, so that an option which is added later changes no earlier record.
+    """
+    recorded = spec if isinstance(spec, Mapping) else spec.model_dump(mode="json")
+    return {key: value for key, value in recorded.items() if value is not None}
 
 
 def part_names(spec: ModelSpec) -> tuple[str, ...]:
@@ -291,7 +403,10 @@ def read_card(path: Path, schema: type[C]) -> C:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)
-        raise UserError(f"{where}: not valid YAML ({getattr(error, 'problem', error)})") from error
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise UserError(f"{where}: not valid YAML ({problem})") from error
+    except (ValueError, RecursionError) as error:  # an impossible date, a number of ten thousand digits, nesting without end
+        raise UserError(f"{path}: not valid YAML ({error})") from error
     if not isinstance(data, dict):
         raise UserError(f"{path}: a card is a mapping of fields, not {type(data).__name__}")
     try:

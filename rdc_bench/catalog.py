@@ -6,16 +6,18 @@ from collections.abc import Callable
 from typing import Any
 
 from rdc_bench.attacks import ATTACKS
+from rdc_bench.availability import Availability, availability
 from rdc_bench.cards import DenoiserSpec, card_names, find_threat_card
+from rdc_bench.consistency import check_parts
 from rdc_bench.data import DATASETS
 from rdc_bench.errors import UserError
 from rdc_bench.loading import MODELS, list_models
-from rdc_bench.parts import find_card, missing_parts
+from rdc_bench.parts import find_card
 from rdc_bench.threats import THREATS, list_threats
 
 
 def models() -> list[dict[str, Any]]:
-    """All models, whether each can be run here, and why not. A faulty card is shown, not hidden."""
+    """All models, whether each can be run here now, and what is missing. A faulty card is shown, not hidden."""
     rows = []
     for name in list_models():
         row: dict[str, Any] = {
@@ -24,27 +26,24 @@ def models() -> list[dict[str, Any]]:
             "role": None,
             "dataset": None,
             "runnable": False,
+            "state": None,
             "why": "",
             "title": "",
         }
         rows.append(row)
         try:
             if name in MODELS.names():
-                card, missing = MODELS.get(name)[0], []
+                card, found = MODELS.get(name)[0], Availability("registered")
             else:
-                loaded = find_card(name, download=False)
-                card, missing = loaded.card, missing_parts(loaded)
+                loaded = check_parts(find_card(name, download=False))
+                card, found = loaded.card, availability(loaded)
         except UserError as error:
             row["why"] = str(error)
             continue
         row |= {"kind": card.model.kind, "role": card.role, "dataset": card.dataset, "title": card.title}
-        if isinstance(card.model, DenoiserSpec):
-            row["why"] = "a denoiser; classifiers are built on it"
-        elif missing:
-            row["why"] = f"missing: {', '.join(missing)}"
-        else:
-            row["runnable"] = True
-            row["why"] = "bundled" if name not in MODELS.names() else "registered by a plugin"
+        row |= {"state": found.state, "why": found.why or found.state, "runnable": found.runnable}
+        if isinstance(card.model, DenoiserSpec) and found.runnable:
+            row |= {"runnable": False, "why": f"{found.state}; a denoiser, on which classifiers are built"}
     return rows
 
 

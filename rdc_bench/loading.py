@@ -13,6 +13,7 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
+from rdc_bench.availability import require
 from rdc_bench.cards import (
     ClassifierSpec,
     DenoiserSpec,
@@ -20,20 +21,19 @@ from rdc_bench.cards import (
     LoadedCard,
     MaximizationSpec,
     ModelCard,
-    PackageWeights,
     RDCSpec,
     RegisteredSpec,
     RobustBenchSpec,
-    Weights,
     card_names,
     file_sha256,
 )
+from rdc_bench.consistency import check_parts
 from rdc_bench.defenses import RDC, DiffusionClassifier, LikelihoodMaximization
 from rdc_bench.diffusion import PRECONDITIONINGS, Precond
 from rdc_bench.eps import parse_eps
 from rdc_bench.errors import UserError, unknown_name
 from rdc_bench.networks import network_class
-from rdc_bench.parts import find_card, is_elsewhere, robustbench_zoo, weights_path
+from rdc_bench.parts import find_card, is_elsewhere, own_weights, robustbench_zoo, weights_path
 from rdc_bench.registry import Registry, origin_of
 
 Factory = Callable[[], nn.Module]
@@ -108,10 +108,10 @@ def resolve(name: str) -> Resolved:
 
 
 def classifies(loaded: LoadedCard) -> LoadedCard:
-    """The same card. Raises ``UserError`` when it is a denoiser's."""
+    """The same card. Raises ``UserError`` when it is a denoiser's, does not fit its parts, or has no weights here."""
     if isinstance(loaded.card.model, DenoiserSpec):
         raise UserError(f"model {loaded.card.name!r} is a denoiser, not a classifier; use a card that classifies with it")
-    return loaded
+    return require(check_parts(loaded))
 
 
 def load_denoiser(name: str) -> Precond:
@@ -123,9 +123,9 @@ def build(loaded: LoadedCard) -> nn.Module:
     """The module that a card describes."""
     spec = loaded.card.model
     if isinstance(spec, ClassifierSpec):
-        return _with_weights(lambda: network_class(spec.architecture)(**spec.config), spec.weights, loaded)
+        return _with_weights(lambda: network_class(spec.architecture)(**spec.config), loaded)
     if isinstance(spec, DenoiserSpec):
-        return _with_weights(lambda: PRECONDITIONINGS[spec.architecture](**spec.config), spec.weights, loaded)
+        return _with_weights(lambda: PRECONDITIONINGS[spec.architecture](**spec.config), loaded)
     if isinstance(spec, DiffusionClassifierSpec):
         options = spec.model_dump(exclude={"kind", "denoiser"})
         return DiffusionClassifier(_denoiser(loaded.parts[spec.denoiser]), loaded.card.num_classes, **options)
@@ -135,13 +135,14 @@ def build(loaded: LoadedCard) -> nn.Module:
     if isinstance(spec, RobustBenchSpec):
         module: nn.Module = robustbench_zoo().load(spec)
         return module
+    assert isinstance(spec, RegisteredSpec)  # of the other kinds, classifies() has said why they cannot be built
     return MODELS.get(spec.factory)[1]()
 
 
 def _denoiser(loaded: LoadedCard) -> Precond:
     if not isinstance(loaded.card.model, DenoiserSpec):
         raise UserError(f"model {loaded.card.name!r} is no denoiser (its card's kind is {loaded.card.model.kind!r})")
-    module = build(loaded)
+    module = build(require(loaded))
     assert isinstance(module, Precond)
     return module.eval().requires_grad_(False)
 
@@ -151,7 +152,9 @@ def _maximization(spec: MaximizationSpec, loaded: LoadedCard) -> LikelihoodMaxim
     return LikelihoodMaximization(_denoiser(loaded.parts[spec.denoiser]), eta=float(parse_eps(spec.eta)), **options)
 
 
-def _with_weights(make: Callable[[], nn.Module], weights: Weights | PackageWeights, loaded: LoadedCard) -> nn.Module:
+def _with_weights(make: Callable[[], nn.Module], loaded: LoadedCard) -> nn.Module:
+    weights = own_weights(loaded)
+    assert weights is not None
     path = weights_path(loaded, weights)
     try:
         module = make()

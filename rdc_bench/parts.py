@@ -16,6 +16,7 @@ from types import ModuleType
 from rdc_bench.cards import (
     ClassifierSpec,
     DenoiserSpec,
+    ForeignWeights,
     LoadedCard,
     PackageWeights,
     RobustBenchSpec,
@@ -39,18 +40,18 @@ def find_card(name: str, *, download: bool = True, weights: bool = True) -> Load
         weights: fetch the weights too, and not only the cards.
     Raises: ``UserError`` when a card is not to be found, is faulty, or cannot be fetched.
     """
-    return _find(name, (), download)
 
+    def find(name: str, above: tuple[Path, ...]) -> LoadedCard:
+        if is_reference(name):
+            from rdc_bench.hub.pull import pull  # the Hub's client takes a while to import
 
-def _find(name: str, above: tuple[Path, ...], download: bool) -> LoadedCard:
-    if is_reference(name):
-        from rdc_bench.hub.pull import pull  # the Hub's client takes a while to import
+            return pull(parse_reference(name), weights=weights, local_only=not download).card
+        if name.startswith(ROBUSTBENCH):
+            card: LoadedCard = robustbench_zoo().resolve(name)
+            return card
+        return with_parts(find_model_card(name), find, above)
 
-        return pull(parse_reference(name), local_only=not download).card
-    if name.startswith(ROBUSTBENCH):
-        card: LoadedCard = robustbench_zoo().resolve(name)
-        return card
-    return with_parts(find_model_card(name), lambda part, below: _find(part, below, download), above)
+    return find(name, ())
 
 
 def is_elsewhere(name: str) -> bool:
@@ -81,9 +82,11 @@ def every_card(loaded: LoadedCard) -> Iterator[LoadedCard]:
 
 
 def own_weights(loaded: LoadedCard) -> Weights | PackageWeights | None:
-    """The weights of the card itself, None where it only puts parts together."""
+    """The weights of the card itself, None where it only puts parts together or they are not here."""
     spec = loaded.card.model
-    return spec.weights if isinstance(spec, ClassifierSpec | DenoiserSpec) else None
+    if not isinstance(spec, ClassifierSpec | DenoiserSpec) or isinstance(spec.weights, ForeignWeights):
+        return None
+    return spec.weights
 
 
 def weights_path(loaded: LoadedCard, weights: Weights | PackageWeights) -> Path:
@@ -109,22 +112,3 @@ def weight_files(loaded: LoadedCard) -> dict[str, str]:
         elif weights := own_weights(card):
             found[f"{card.hub}/{weights.file}" if card.hub else weights.file] = weights.sha256
     return found
-
-
-def missing_parts(loaded: LoadedCard) -> list[str]:
-    """What a model lacks to be loaded here: weights files, and the package that knows RobustBench's."""
-    wanted = [weights_path(card, weights) for card in every_card(loaded) if (weights := own_weights(card))]
-    missing = [str(path) for path in wanted if not path.is_file()]
-    zoo = [card.card.model for card in every_card(loaded) if isinstance(card.card.model, RobustBenchSpec)]
-    if zoo and importlib.util.find_spec("robustbench") is None:
-        return [*missing, "the package robustbench (pip install 'rdc-bench[robustbench]')"]
-    return missing + [str(path) for spec in zoo if not _downloaded(path := robustbench_file(spec))]
-
-
-def robustbench_file(spec: RobustBenchSpec) -> Path:
-    """Where RobustBench's download of a model lies. An ensemble's members lie beside it, under longer names."""
-    return Path("models") / spec.dataset / spec.threat / f"{spec.id}.pt"
-
-
-def _downloaded(path: Path) -> bool:
-    return path.is_file() or any(path.parent.glob(f"{path.name}_m*.pt"))

@@ -19,7 +19,7 @@ from torch.autograd.function import once_differentiable
 from rdc_bench.diffusion.denoiser import for_classes
 from rdc_bench.diffusion.noise_levels import NoiseLevels, noise_levels
 from rdc_bench.diffusion.weighting import weight
-from rdc_bench.errors import unknown_name
+from rdc_bench.errors import UserError, unknown_name
 from rdc_bench.randomness import Key, normal, row_keys
 
 Noise = Literal["shared", "fresh", "fixed"]
@@ -35,6 +35,7 @@ class DiffusionClassifier(nn.Module):
 
     Args:
         denoiser: see :mod:`rdc_bench.diffusion.denoiser`. num_classes: K.
+        class_labels: the denoiser's label of each class, for a denoiser that knows more classes; None for 0, …, K − 1.
         levels: number T′ of noise levels, placed by ``grid``; or a 1-D tensor of σ values, which then get even spacing.
         grid, log_mean, log_std: see :func:`rdc_bench.diffusion.noise_levels`.
         weighting: see :func:`rdc_bench.diffusion.weight`.
@@ -53,6 +54,7 @@ class DiffusionClassifier(nn.Module):
         denoiser: nn.Module,
         num_classes: int,
         *,
+        class_labels: Sequence[int] | None = None,
         levels: int | Tensor = 16,
         grid: str = "log-normal",
         log_mean: float = 0.0,
@@ -67,8 +69,11 @@ class DiffusionClassifier(nn.Module):
         super().__init__()
         if noise not in NOISES:
             raise unknown_name("noise", noise, NOISES, f"Noise: {', '.join(NOISES)}.")
+        if class_labels is not None and len(class_labels) != num_classes:
+            raise UserError(f"class_labels: {len(class_labels)} labels for {num_classes} classes")
         self.denoiser = denoiser
         self.num_classes = num_classes
+        self.class_labels = torch.arange(num_classes) if class_labels is None else torch.tensor(class_labels)
         self.weighting = weighting
         self.noise = noise
         self.antithetic = antithetic
@@ -116,13 +121,14 @@ class DiffusionClassifier(nn.Module):
         def noisy(keys: Sequence[Key]) -> Tensor:
             return z + scale[:, None, None, None] * normal(keys, z.shape[1:]).to(z)
 
+        labels = self.class_labels.to(classes.device)[classes]
         if self.noise != "fresh":
-            return for_classes(self.denoiser, noisy(keys), sigma, classes)
+            return for_classes(self.denoiser, noisy(keys), sigma, labels)
         per_class = [
             for_classes(
-                self.denoiser, noisy([(*k, c) for k, c in zip(keys, column.tolist(), strict=True)]), sigma, column[:, None]
+                self.denoiser, noisy([(*k, c) for k, c in zip(keys, column.tolist(), strict=True)]), sigma, label[:, None]
             )
-            for column in classes.unbind(dim=1)
+            for column, label in zip(classes.unbind(dim=1), labels.unbind(dim=1), strict=True)
         ]
         return torch.cat(per_class, dim=1)
 

@@ -13,8 +13,9 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from rdc_bench.attacks import ATTACKS, Attack
-from rdc_bench.cards import LoadedCard, ModelCard
-from rdc_bench.data import Dataset, load_dataset
+from rdc_bench.cards import LoadedCard, ModelCard, settings
+from rdc_bench.consistency import check_dataset
+from rdc_bench.data import DATASETS, Dataset, load_dataset
 from rdc_bench.eps import Eps
 from rdc_bench.errors import UserError
 from rdc_bench.evaluation.profiles import DEFAULT_DATASET, DEFAULT_MODELS, Profile, default_attacks, profile
@@ -99,7 +100,7 @@ class Plan:
             "threat": self.config.threat,
             "eps": str(self.eps.value),
             "data": self.dataset.sha256,
-            "models": [[m.card.name, m.card.model.model_dump(mode="json"), sorted(m.weights.items())] for m in self.models],
+            "models": [[m.card.name, settings(m.card.model), sorted(m.weights.items())] for m in self.models],
             "attacks": [[a.label, a.options] for a in self.attacks],
             "repeats": self.repeats,
             "seed": self.config.seed,
@@ -132,17 +133,17 @@ def make_plan(config: RunConfig) -> Plan:
             raise UserError(
                 f"model {planned.card.name!r} is for dataset {planned.card.dataset!r}, not {dataset_name!r}: one dataset a run"
             )
+    info = DATASETS.get(dataset_name)
+    if info and info.shape and info.classes:  # known before the dataset is read, or even downloaded
+        for planned in models:
+            check_dataset(planned.card, dataset_name, info.shape, len(info.classes))
     threat, eps = make_threat(config.threat, config.eps, models[0].card.image_shape)
     attacks = _attacks(config, threat)
     dataset = load_dataset(
         dataset_name, "test", config.n or chosen.n, data_dir=config.data_dir, allow_download=config.allow_download
     )
     for planned in models:
-        if planned.card.image_shape != dataset.image_shape or planned.card.num_classes != len(dataset.classes):
-            raise UserError(
-                f"model {planned.card.name!r} takes {planned.card.image_shape} images of {planned.card.num_classes} classes; "
-                f"{dataset.name} has {dataset.image_shape} images of {len(dataset.classes)}"
-            )
+        check_dataset(planned.card, dataset.name, dataset.image_shape, len(dataset.classes))
     return Plan(config, _note(config, chosen), threat, eps, dataset, models, attacks, repeats)
 
 

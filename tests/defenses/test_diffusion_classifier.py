@@ -159,3 +159,19 @@ def test_denoisers_without_heads_and_with_them_agree():
 def test_unknown_noise_is_named(gaussians):
     with pytest.raises(UserError, match="shared"):
         DiffusionClassifier(GaussianDenoiser(gaussians, 0.5), 3, noise="sharde")
+
+
+@pytest.mark.parametrize("noise", ["fixed", "fresh"])
+def test_class_labels_choose_among_the_classes_of_the_denoiser(gaussians, noise):
+    x = torch.rand(2, 1, 4, 4, dtype=torch.float64)
+    denoiser = GaussianDenoiser(gaussians, 0.5)
+    every = DiffusionClassifier(denoiser, 3, levels=8, noise="fixed")
+    chosen = DiffusionClassifier(denoiser, 2, class_labels=[2, 0], levels=8, noise=noise)
+    with draws_for(keys(2)):
+        if noise == "fixed":
+            assert torch.allclose(chosen(x), every(x)[:, [2, 0]])
+        logits = chosen(x.requires_grad_(True))
+    (logits[:, 0] - logits[:, 1]).sum().backward()
+    assert x.grad.abs().sum() > 0
+    with pytest.raises(UserError, match="2 labels for 3 classes"):
+        DiffusionClassifier(denoiser, 3, class_labels=[2, 0])
