@@ -15,7 +15,7 @@ COMMANDS = {
     "report": "comparison tables from stored runs",
     "verify": "re-check every stored adversarial image of a run",
     "list": "models, attacks, threats and datasets",
-    "models": "convert foreign checkpoints to safe weights",
+    "models": "describe them, exchange them with the Hugging Face Hub, convert foreign checkpoints",
     "train": "train denoisers, multi-head students and baselines",
     "doctor": "what is installed, what would fail, how to mend it",
 }

@@ -70,6 +70,9 @@ def command(
     check_device(device)
     with run_progress() as progress:
         result = run(device=device, attack_options=_parsed(attack_args), allow_download=download, progress=progress, **options)
+    for entry in result.manifest.models:
+        if entry.sources:
+            click.echo(f"model {entry.name}: from {', '.join(entry.sources)}", err=True)
     if as_json:
         print_json(result.as_json())
     else:

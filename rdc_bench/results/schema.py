@@ -7,6 +7,8 @@ from typing import Any, Literal
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
+from rdc_bench.hub.reference import is_reference
+
 #: One row per image, attack and repeat (and model). The pseudo-attack ``clean`` holds the predictions on clean images.
 RECORDS = pa.schema(
     [
@@ -85,6 +87,13 @@ class ModelEntry(BaseModel):
     stochastic: bool
     gradient: str
     repeats: int
+
+    @property
+    def sources(self) -> list[str]:
+        """Where the model and its weights were named to come from, where that is not a card by its bare name."""
+        far = {key.rpartition("/")[0] for key in self.weights if is_reference(key)}
+        named = {self.reference} if self.reference and self.reference != self.name else set()
+        return sorted(named | far)
 
 
 class AttackEntry(BaseModel):

@@ -173,7 +173,7 @@ class Handler(BaseHTTPRequestHandler):
         if repo in self.hub.commits:
             self.reply(409, {"error": "it exists", "url": f"{self.hub.url}/{repo}"})
             return
-        self.hub.private[repo] = asked.get("private")
+        self.hub.private[repo] = asked.get("private") or asked.get("visibility") == "private"
         self.hub.commit(repo, {".gitattributes": b"*.safetensors filter=lfs\n"})
         self.reply(200, {"url": f"{self.hub.url}/{repo}", "id": repo})
 
