@@ -7,6 +7,7 @@ arguments, state-dict keys and outputs are those of the classes of the same name
 from __future__ import annotations
 
 import contextlib
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -265,8 +266,8 @@ class VPPrecond(Precond):
         self.beta_min = beta_min
         self.M = M
         self.epsilon_t = epsilon_t
-        self.sigma_min = float(self.sigma(epsilon_t))
-        self.sigma_max = float(self.sigma(1))
+        # Without tensors, so that networks can be built on the meta device.
+        self.sigma_min, self.sigma_max = (math.sqrt(math.expm1(0.5 * beta_d * t**2 + beta_min * t)) for t in (epsilon_t, 1.0))
 
     def coefficients(self, sigma: Tensor) -> Coefficients:
         """Coefficients at ``sigma`` (B,)."""
