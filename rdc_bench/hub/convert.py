@@ -121,9 +121,9 @@ def _spec(source: Path, network: NetworkSpec | None, shape: Shape, like: ModelCa
     """What network it is: as the file says, or as the caller says."""
     said = [name for name, value in zip(("--architecture", "--config", "--like"), shape, strict=True) if value]
     if network is not None:
-        if said:
-            raise UserError(f"{source}: says itself that it is a {network.architecture}; leave out {' and '.join(said)}")
-        return network
+        if twice := [name for name in said if name != "--like"]:
+            raise UserError(f"{source}: says itself that it is a {network.architecture}; leave out {' and '.join(twice)}")
+        return network  # a card still says the dataset
     if like is not None:
         if said != ["--like"]:
             raise UserError("--like says what the network is; leave out --architecture and --config")
@@ -156,11 +156,11 @@ def _task(spec: NetworkSpec, label: Label, like: ModelCard | None) -> Task:
     dataset = label.dataset or (like.dataset if like else None)
     if dataset is None:
         raise UserError("the dataset that it was trained on is not known; give --dataset")
-    if dataset not in DATASETS:
+    known = DATASETS.get(dataset)
+    if known is None and (like is None or like.dataset != dataset):
         raise unknown_name("dataset", dataset, DATASETS, "`rdc-bench list datasets` shows them all.")
-    known = DATASETS[dataset]
     arguments = arguments_of(spec)
-    image_shape = known.shape or (like.image_shape if like else None)
+    image_shape = (known and known.shape) or (like.image_shape if like else None)
     if spec.architecture in PRECONDITIONINGS:
         side = arguments["img_resolution"]
         channels, classes = arguments["img_channels"], arguments["label_dim"]
@@ -173,7 +173,7 @@ def _task(spec: NetworkSpec, label: Label, like: ModelCard | None) -> Task:
         classes = arguments["num_classes"]
     if image_shape is None:
         raise UserError(f"the shape of {dataset}'s images is not known; give --like a card that says it")
-    expected = len(known.classes) if known.classes else like.num_classes if like else None
+    expected = len(known.classes) if known and known.classes else like.num_classes if like else None
     if classes and expected and classes != expected:
         raise UserError(f"tells {classes} classes apart, {dataset} has {expected}")
     if not (classes or expected):
