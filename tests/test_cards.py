@@ -1,9 +1,11 @@
 import pytest
+import torch
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rdc_bench.cards import ModelCard, ThreatCard, card_names, find_model_card, packaged, read_card
+from rdc_bench.cards import ModelCard, Reported, ThreatCard, card_names, find_model_card, packaged, read_card
+from rdc_bench.diffusion import PRECONDITIONINGS
 from rdc_bench.errors import UserError
 from rdc_bench.parts import find_card
 
@@ -130,3 +132,82 @@ def test_cards_that_name_one_another_in_a_circle_are_refused(tmp_path, monkeypat
     write(tmp_path / "models", {**CARD, "name": "other", "model": {**CARD["model"], "denoiser": "mine"}}, "other")
     with pytest.raises(UserError, match=r"models/mine\.yaml: the card is a part of itself"):
         find_card("mine")
+
+
+FIGURE = {"metric": "robust", "threat": "linf", "eps": "8/255", "percent": "75.59", "n": 512, "source": "a paper"}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"percent": "75.67"}, r"75\.67 % is no whole number of 512 images; say so in a note"),
+        ({"percent": 75.59}, "percent.*string"),
+        ({"percent": "101"}, "percent"),
+        ({"percent": "0.7559e2"}, "percent"),
+        ({"eps": None}, "needs a threat and its eps"),
+        ({"metric": "clean"}, "clean accuracy has neither"),
+        ({"eps": "8/0"}, "divides by zero"),
+        ({"n": 0}, "greater than or equal to 1"),
+        ({"source": None}, "source"),
+        ({"nn": 3}, "unknown field 'nn'"),
+    ],
+)
+def test_a_reported_figure_that_cannot_be_is_refused(tmp_path, change, message):
+    figure = {key: value for key, value in {**FIGURE, **change}.items() if value is not None}
+    with pytest.raises(UserError, match=rf"mine\.yaml:\d+: .*{message}") as caught:
+        read_card(write(tmp_path, {**CARD, "reported": [figure]}), ModelCard)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"percent": "75.67", "note": "no count of 512 images"},
+        {"percent": "75.67", "n": None},
+        {"percent": "55.27", "draws": 10},  # a mean over draws may be any count of images times draws
+        {"metric": "clean", "threat": None, "eps": None, "percent": "100"},
+        {"percent": "75.6"},
+        {"percent": "76"},
+    ],
+)
+def test_a_reported_figure_that_can_be_is_read(tmp_path, change):
+    figure = {key: value for key, value in {**FIGURE, **change}.items() if value is not None}
+    (read,) = read_card(write(tmp_path, {**CARD, "reported": [figure]}), ModelCard).reported
+    assert read.value == pytest.approx(float(figure["percent"]) / 100)
+
+
+@given(st.integers(1, 1000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))), st.integers(0, 3))
+def test_every_count_of_images_is_countable_as_it_is_printed(count, decimals):
+    k, n = count
+    figure = Reported(metric="clean", percent=f"{100 * k / n:.{decimals}f}", n=n, source="a paper")
+    assert figure.countable
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ({"file": "a.safetensors"}, r"weights\..*sha256.*required"),
+        ({"origin": "https://example.org/a.pkl", "format": "edm-pkl", "license": "MIT"}, r"weights\..*how.*required"),
+        ({"origin": "x", "format": "zip", "license": "MIT", "how": "ask"}, r"format.*'edm-pkl' or 'state-dict'"),
+        ({"package": "evil", "file": "a.pt", "sha256": "0" * 64}, "package"),
+        ("a.safetensors", "weights"),
+        (None, "weights"),
+    ],
+)
+def test_errors_are_about_the_kind_of_weights_that_was_meant(tmp_path, weights, message):
+    model = {"kind": "denoiser", "architecture": "EDMPrecond", "config": {}, "weights": weights}
+    with pytest.raises(UserError, match=rf"mine\.yaml:\d+: .*{message}") as caught:
+        read_card(write(tmp_path, {**CARD, "model": model}), ModelCard)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [("edm-cifar10-cond-vp", 55.7e6), ("edm-cifar10-uncond-vp", 55.7e6), ("edm-imagenet64-cond-adm", 295.9e6)],
+)
+def test_the_networks_of_published_weights_have_their_published_size(name, parameters):
+    spec = find_model_card(name).card.model
+    with torch.device("meta"):
+        network = PRECONDITIONINGS[spec.architecture](**spec.config)
+    assert sum(p.numel() for p in network.parameters()) == pytest.approx(parameters, rel=2e-3)

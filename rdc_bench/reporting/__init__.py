@@ -1,4 +1,4 @@
-"""Comparison tables from stored results. Reads nothing but what :mod:`rdc_bench.results` wrote."""
+"""Comparison tables from stored results, and from the figures that cards quote from elsewhere. Reads nothing else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs side by side: one row per model, and tests against the best baseline on the same images."""
+"""Runs side by side: one row per model, tests against the best baseline on the same images, and what others report."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 from statsmodels.stats.multitest import multipletests
 
+from rdc_bench.reporting.reported import Elsewhere, reported_elsewhere
 from rdc_bench.results.schema import Manifest
 from rdc_bench.results.statistics import Comparison, mcnemar
 from rdc_bench.results.store import find_runs
@@ -26,12 +27,16 @@ class Against:
 
 @dataclass(frozen=True)
 class RunTable:
-    """One run: models from the most to the least robust, and the tests. ``against`` is keyed by model."""
+    """One run: models from the most to the least robust, and the tests. ``against`` is keyed by model.
+
+    ``elsewhere``: what others report on the same dataset and threat.
+    """
 
     path: Path
     manifest: Manifest
     models: list[ModelSummary]
     against: dict[str, Against]
+    elsewhere: list[Elsewhere]
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,7 @@ class Comparisons:
             where = {"run": str(table.path), "threat": m.threat, "eps": m.eps, "dataset": m.dataset}
             measured = {**where, "n": m.n, "profile": m.profile, "source": "measured"}
             rows += [{**measured, **summary.as_json()} for summary in table.models]
+            rows += [{**where, "profile": None, **reported.as_row()} for reported in table.elsewhere]
             for a in table.against.values():
                 tested = {**a.test._asdict(), "p_value_holm": a.holm}
                 comparisons.append({**where, "model": a.model, "baseline": a.baseline, **tested})
@@ -64,7 +70,8 @@ def compare(results: Path) -> Comparisons:
             unfinished.append(folder.path.name)
             continue
         models = sorted(summarize(manifest, folder.records()), key=lambda m: (-m.worst.value, -m.avg.value, m.model))
-        tables.append(RunTable(folder.path, manifest, models, _against_best_baseline(models)))
+        against, elsewhere = _against_best_baseline(models), reported_elsewhere(manifest)
+        tables.append(RunTable(folder.path, manifest, models, against, elsewhere))
     return Comparisons(tables, unfinished)
 
 

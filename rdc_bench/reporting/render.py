@@ -53,12 +53,37 @@ def attack_rows(table: RunTable) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+ELSEWHERE = "Reported elsewhere, not measured here (other images and attacks)"
+
+
+def reported_rows(table: RunTable) -> pd.DataFrame:
+    """One row per figure that others published, all of them in columns marked as reported."""
+    rows = []
+    for row in table.elsewhere:
+        figure = row.figure
+        draws = f" × {figure.draws} draws" if figure.draws > 1 else ""
+        rows.append(
+            {
+                "model": row.model,
+                "reported clean": row.clean.percent if row.clean else "",
+                "reported robust": f"{figure.percent} (worst draw)" if figure.metric == "worst" else figure.percent,
+                "attack": figure.attack or "",
+                "images": f"{figure.n}{draws}" if figure.n else "",
+                "source": figure.source,
+                "note": figure.note or "",
+            }
+        )
+    return pd.DataFrame(rows)
+
+
 def terminal(comparisons: Comparisons, console: Console) -> None:
     """Print all tables."""
     for table in comparisons.runs:
         console.print(_rich(main_rows(table), heading(table)))
         if len(table.manifest.attacks) > 1:
             console.print(_rich(attack_rows(table), "by attack: avg / worst"))
+        if table.elsewhere:
+            console.print(_rich(reported_rows(table).drop(columns="note"), ELSEWHERE))
         console.print(f"[dim]{escape(table.manifest.note)}[/dim]")
         for line in _warnings(table):
             console.print(f"[yellow]{escape(line)}[/yellow]")
@@ -75,6 +100,8 @@ def markdown(comparisons: Comparisons) -> str:
         parts += [f"## {heading(table)}", "", _markdown(main_rows(table)), ""]
         if len(table.manifest.attacks) > 1:
             parts += ["By attack, avg / worst in %:", "", _markdown(attack_rows(table)), ""]
+        if table.elsewhere:
+            parts += [f"{ELSEWHERE}, in %:", "", _markdown(reported_rows(table)), ""]
         parts += [f"{table.manifest.note.capitalize()}. Run `{table.path.name}`.", *_warnings(table), ""]
     if comparisons.unfinished:
         parts += [f"Not finished, left out: {', '.join(comparisons.unfinished)}.", ""]

@@ -1,0 +1,69 @@
+"""Figures that others published, to stand beside a run's own: from the cards, each with its source.
+
+They are of other images, other attacks and other machines, so nothing here is compared or tested against what was measured.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any, NamedTuple
+
+from rdc_bench.cards import Reported, card_names, find_model_card
+from rdc_bench.eps import parse_eps
+from rdc_bench.errors import UserError
+from rdc_bench.results.schema import Manifest
+from rdc_bench.results.statistics import wilson
+
+
+class Elsewhere(NamedTuple):
+    """One robust accuracy of a model under a run's threat, and the clean accuracy from the same source if there is one."""
+
+    model: str
+    title: str
+    figure: Reported
+    clean: Reported | None
+
+    def as_row(self) -> dict[str, Any]:
+        """The figure in the form of a measured row of ``rdc-bench report --json``, with null for what it does not say."""
+        rate = _rate(self.figure)
+        attack = self.figure.attack or "unstated"
+        kind = "worst" if self.figure.metric == "worst" else "avg"
+        return {
+            "n": self.figure.n,
+            "source": "reported",
+            "cited": self.figure.source,
+            "note": self.figure.note,
+            "model": self.model,
+            "title": self.title,
+            "status": "reported",
+            "clean": _rate(self.clean) if self.clean else None,
+            "robust": {"avg": None, "worst": None, "undecided": None, kind: rate},
+            "attacks": {attack: {"avg": None, "worst": None, "status": "reported", kind: rate}},
+            "nfe_per_image": None,
+            "seconds_per_image": None,
+        }
+
+
+def _rate(figure: Reported) -> dict[str, float | None]:
+    """With Wilson's bounds where it is known of how many images it is."""
+    if figure.n is None:
+        return {"value": figure.value, "low": None, "high": None}
+    return wilson(figure.value, figure.n)._asdict()
+
+
+def reported_elsewhere(manifest: Manifest) -> list[Elsewhere]:
+    """What the cards of a run's dataset report under its threat at its size, from the most to the least robust."""
+    found = []
+    eps = parse_eps(manifest.eps).value
+    for name in card_names("models"):
+        with contextlib.suppress(UserError):  # a faulty card is no matter of this run's; `rdc-bench list models` shows it
+            card = find_model_card(name).card
+            if card.dataset != manifest.dataset:
+                continue
+            clean = {(figure.source, figure.n): figure for figure in card.reported if figure.metric == "clean"}
+            found += [
+                Elsewhere(card.name, card.title, figure, clean.get((figure.source, figure.n)))
+                for figure in card.reported
+                if figure.threat == manifest.threat and figure.eps and parse_eps(figure.eps).value == eps
+            ]
+    return sorted(found, key=lambda row: (-row.figure.value, row.model))
