@@ -40,6 +40,7 @@ def write_folder_atomically(folder: Path, contents: Mapping[str, bytes]) -> None
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".tmp"))
     new, old = temporary / "new", temporary / "old"
     try:
+        new.mkdir()
         for name, content in contents.items():
             write_atomically(new / name, content)
         if folder.exists():

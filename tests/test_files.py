@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rdc_bench.files import write_atomically
+from rdc_bench.files import write_atomically, write_folder_atomically
 
 
 def test_writes_and_replaces(tmp_path: Path) -> None:
@@ -56,3 +56,52 @@ def test_content_is_synced_before_the_name_appears(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(os, "replace", lambda a, b: (calls.append("replace"), rename(a, b)))
     write_atomically(tmp_path / "file", b"content")
     assert calls == ["fsync", "replace", "fsync"]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_folders_are_made_and_replaced_whole(tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "folder"
+    write_folder_atomically(folder, {"a": b"1", "b": b"2"})
+    write_folder_atomically(folder, {"b": b"3"})
+    assert contents(folder) == {"b": b"3"}
+    assert list(folder.parent.iterdir()) == [folder]
+    assert os.access(folder, os.R_OK | os.X_OK)
+    assert stat.S_IMODE(folder.stat().st_mode) == stat.S_IMODE(folder.parent.stat().st_mode)
+
+
+@pytest.mark.parametrize("call", ["fsync", "chmod", "replace", "rename"])
+@pytest.mark.parametrize("failure", [full_disk, interrupted])
+@pytest.mark.parametrize("before", [{"a": b"old", "c": b"old"}, {}, None])
+@pytest.mark.parametrize("calls_before", [0, 1])
+def test_failed_folder_changes_nothing(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    call: str,
+    failure: Callable,
+    before: dict[str, bytes] | None,
+    calls_before: int,
+) -> None:
+    folder = tmp_path / "folder"
+    if before is not None:
+        write_folder_atomically(folder, before)
+        folder.mkdir(exist_ok=True)
+    calls, real = [], getattr(os, call)
+
+    def fails_once(*arguments: object) -> None:
+        calls.append(arguments)
+        if len(calls) == calls_before + 1:
+            failure()
+        real(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, fails_once)
+        try:
+            write_folder_atomically(folder, {"a": b"new", "b": b"new"})
+        except (OSError, KeyboardInterrupt):
+            assert contents(folder) == before if before is not None else not folder.exists()
+        else:  # a new folder needs one rename only
+            assert (call, before, calls_before) == ("rename", None, 1)
+    assert len(list(tmp_path.iterdir())) == folder.exists()
