@@ -27,7 +27,7 @@ class AutoAttack(pyautoattack.AutoAttack):
     Args:
         model: images in [0, 1] (B, C, H, W) to logits, in eval mode. norm: ``Linf``, ``L2`` or ``L1``. eps: radius.
         seed: of every attack; None takes the clock, and a run then cannot be repeated.
-        verbose: print what happens on stdout. log_path: and append it to this file.
+        verbose: print what happens on stdout, and append it to the file ``log_path`` if there is one.
         attacks_to_run: names, for version ``custom`` alone. version: ``standard``, ``plus``, ``rand`` or ``custom``.
         device: where batches are computed.
     Raises: ``NotImplementedError`` for TensorFlow models, which ``pyautoattack`` does not take.
@@ -98,15 +98,17 @@ class AutoAttack(pyautoattack.AutoAttack):
 
     @contextlib.contextmanager
     def _logged(self) -> Iterator[None]:
-        """Show the library's log where ``verbose`` and ``log_path`` say, for the length of one evaluation."""
-        handlers: list[logging.Handler] = [logging.StreamHandler(sys.stdout)] if self.verbose else []
+        """Show what the library logs, for the length of one evaluation. Without ``verbose`` its warnings alone are seen."""
+        if not self.verbose:
+            yield
+            return
+        handlers: list[logging.Handler] = [logging.StreamHandler(sys.stdout)]
         if self.log_path is not None:
             handlers.append(logging.FileHandler(self.log_path))
         logger = logging.getLogger(LOGGER)
         level, propagate = logger.level, logger.propagate
-        if handlers:
-            logger.setLevel(logging.DEBUG)
-            logger.propagate = False
+        logger.setLevel(logging.DEBUG)
+        logger.propagate = False
         for handler in handlers:
             logger.addHandler(handler)
         try:

@@ -23,9 +23,10 @@ import timm
 from robustbench.model_zoo.enums import BenchmarkDataset, ThreatModel
 from torch import nn
 
+from rdc_bench.availability import robustbench_file
 from rdc_bench.cards import LoadedCard, ModelCard, RobustBenchSpec, file_sha256
 from rdc_bench.errors import UserError, unknown_name
-from rdc_bench.parts import ROBUSTBENCH, robustbench_file
+from rdc_bench.parts import ROBUSTBENCH
 
 SYNTAX = "write robustbench:ID (CIFAR-10, Linf) or robustbench:DATASET/THREAT/ID"
 THREATS = ("Linf", "L2", "corruptions")
