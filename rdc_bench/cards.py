@@ -234,7 +234,7 @@ class Reported(Strict):
     @property
     def value(self) -> float:
         """The accuracy as a fraction."""
-        return float(self.percent) / 100
+        return float(Fraction(self.percent) / 100)
 
     @property
     def countable(self) -> bool:

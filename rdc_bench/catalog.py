@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from rdc_bench.attacks import ATTACKS
-from rdc_bench.availability import Availability, availability
+from rdc_bench.availability import STATES, Availability, availability
 from rdc_bench.cards import DenoiserSpec, card_names, find_threat_card
 from rdc_bench.consistency import check_parts
 from rdc_bench.data import DATASETS
@@ -17,7 +17,10 @@ from rdc_bench.threats import THREATS, list_threats
 
 
 def models() -> list[dict[str, Any]]:
-    """All models, whether each can be run here now, and what is missing. A faulty card is shown, not hidden."""
+    """All models, whether each can be run here now, and what is missing; from the most to the least available.
+
+    A faulty card is shown, not hidden.
+    """
     rows = []
     for name in list_models():
         row: dict[str, Any] = {
@@ -44,7 +47,7 @@ def models() -> list[dict[str, Any]]:
         row |= {"state": found.state, "why": found.why or found.state, "runnable": found.runnable}
         if isinstance(card.model, DenoiserSpec) and found.runnable:
             row |= {"runnable": False, "why": f"{found.state}; a denoiser, on which classifiers are built"}
-    return rows
+    return sorted(rows, key=lambda row: STATES.index(row["state"]) if row["state"] else len(STATES))
 
 
 def attacks() -> list[dict[str, Any]]:

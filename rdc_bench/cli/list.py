@@ -35,11 +35,16 @@ def command(what: str, as_json: bool) -> None:
         print_json(rows)
         return
     table = Table()
-    for column in rows[0] if rows else ("name",):
+    columns = [column for column in (rows[0] if rows else ("name",)) if column not in _JSON_ONLY.get(what, ())]
+    for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*(escape(_text(value)) for value in row.values()))
+        table.add_row(*(escape(_text(row[column])) for column in columns))
     Console().print(table)
+
+
+#: Columns that a terminal has no room for, and that others imply.
+_JSON_ONLY = {"models": ("kind", "role", "runnable")}
 
 
 def _text(value: Any) -> str:

@@ -122,7 +122,7 @@ def _spec(source: Path, network: NetworkSpec | None, shape: Shape, like: ModelCa
     said = [name for name, value in zip(("--architecture", "--config", "--like"), shape, strict=True) if value]
     if network is not None:
         if twice := [name for name in said if name != "--like"]:
-            raise UserError(f"{source}: says itself that it is a {network.architecture}; leave out {' and '.join(twice)}")
+            raise UserError(f"{source}: says itself that its network is {network.architecture}; leave out {' and '.join(twice)}")
         return network  # a card still says the dataset
     if like is not None:
         if said != ["--like"]:
@@ -176,11 +176,12 @@ def _task(spec: NetworkSpec, label: Label, like: ModelCard | None) -> Task:
     expected = len(known.classes) if known and known.classes else like.num_classes if like else None
     if classes and expected and classes != expected:
         raise UserError(f"tells {classes} classes apart, {dataset} has {expected}")
-    if not (classes or expected):
+    num_classes = classes or expected
+    if num_classes is None:
         raise UserError(
             f"the network knows no classes and {dataset} does not say how many there are; give --like a card that does"
         )
-    return Task(dataset, image_shape, classes or expected)
+    return Task(dataset, image_shape, num_classes)
 
 
 def _card(spec: NetworkSpec, task: Task, label: Label, origin: Mapping[str, str], weights_sha256: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from rdc_bench.reporting.comparison import Comparisons, RunTable
+from rdc_bench.reporting.reported import Elsewhere
 from rdc_bench.results.statistics import Rate
 from rdc_bench.results.summary import ModelSummary
 
@@ -56,10 +57,10 @@ def attack_rows(table: RunTable) -> pd.DataFrame:
 ELSEWHERE = "Reported elsewhere, not measured here (other images and attacks)"
 
 
-def reported_rows(table: RunTable) -> pd.DataFrame:
+def reported_rows(elsewhere: list[Elsewhere]) -> pd.DataFrame:
     """One row per figure that others published, all of them in columns marked as reported."""
     rows = []
-    for row in table.elsewhere:
+    for row in elsewhere:
         figure = row.figure
         draws = f" × {figure.draws} draws" if figure.draws > 1 else ""
         rows.append(
@@ -83,7 +84,9 @@ def terminal(comparisons: Comparisons, console: Console) -> None:
         if len(table.manifest.attacks) > 1:
             console.print(_rich(attack_rows(table), "by attack: avg / worst"))
         if table.elsewhere:
-            console.print(_rich(reported_rows(table).drop(columns="note"), ELSEWHERE))
+            lowest = {row.model: row for row in table.elsewhere}  # they are sorted, so the last of a model is its lowest
+            shown = reported_rows([row for row in table.elsewhere if lowest[row.model] is row])
+            console.print(_rich(shown.drop(columns="note"), f"{ELSEWHERE}; the lowest for each model"))
         console.print(f"[dim]{escape(table.manifest.note)}[/dim]")
         for line in _warnings(table):
             console.print(f"[yellow]{escape(line)}[/yellow]")
@@ -101,7 +104,7 @@ def markdown(comparisons: Comparisons) -> str:
         if len(table.manifest.attacks) > 1:
             parts += ["By attack, avg / worst in %:", "", _markdown(attack_rows(table)), ""]
         if table.elsewhere:
-            parts += [f"{ELSEWHERE}, in %:", "", _markdown(reported_rows(table)), ""]
+            parts += [f"{ELSEWHERE}, in %:", "", _markdown(reported_rows(table.elsewhere)), ""]
         parts += [f"{table.manifest.note.capitalize()}. Run `{table.path.name}`.", *_warnings(table), ""]
     if comparisons.unfinished:
         parts += [f"Not finished, left out: {', '.join(comparisons.unfinished)}.", ""]
