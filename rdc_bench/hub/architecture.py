@@ -69,11 +69,11 @@ def check_fit(state: Mapping[str, Tensor], network: nn.Module) -> None:
     if missing:
         problems.append(f"{_count(missing, 'missing key')} {missing[0]!r}{_nearest(missing[0], unknown)}")
     if shapes:
-        found, right = (list(tensors[shapes[0]].shape) for tensors in (state, expected))
-        problems.append(f"{_count(shapes, 'wrong shape')} {shapes[0]!r} is {found}, the network has {right}")
+        sizes = [list(tensors[shapes[0]].shape) for tensors in (state, expected)]
+        problems.append(f"{_count(shapes, 'wrong shape')} {shapes[0]!r} is {sizes[0]}, the network has {sizes[1]}")
     elif kinds:
-        found, right = (tensors[kinds[0]].dtype for tensors in (state, expected))
-        problems.append(f"{_count(kinds, 'wrong type')} {kinds[0]!r} is {found}, the network has {right}")
+        types = [tensors[kinds[0]].dtype for tensors in (state, expected)]
+        problems.append(f"{_count(kinds, 'wrong type')} {kinds[0]!r} is {types[0]}, the network has {types[1]}")
     if problems:
         raise UserError(f"does not fit {type(network).__name__}: {'; '.join(problems)}")
 

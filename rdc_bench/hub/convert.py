@@ -122,7 +122,9 @@ def _spec(source: Path, network: NetworkSpec | None, shape: Shape, like: ModelCa
     said = [name for name, value in zip(("--architecture", "--config", "--like"), shape, strict=True) if value]
     if network is not None:
         if twice := [name for name in said if name != "--like"]:
-            raise UserError(f"{source}: says itself that its network is {network.architecture}; leave out {' and '.join(twice)}")
+            raise UserError(
+                f"{source}: says itself that its network is {network.architecture}; leave out {' and '.join(twice)}"
+            )
         return network  # a card still says the dataset
     if like is not None:
         if said != ["--like"]:
