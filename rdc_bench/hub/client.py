@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Final
 
 import httpx2
 import huggingface_hub
@@ -14,7 +15,7 @@ from rdc_bench.errors import UserError
 from rdc_bench.hub.reference import HubReference
 
 #: How this package introduces itself to the Hub; the name is also that in a repository's ``config.json``.
-LIBRARY = "rdc-bench"
+LIBRARY: Final = "rdc-bench"
 
 
 def client(endpoint: str | None) -> huggingface_hub.HfApi:

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass
+from json import JSONDecodeError
 from pathlib import Path
 
 import huggingface_hub
 from huggingface_hub.errors import RevisionResolutionError
 
 from rdc_bench.cards import LoadedCard
+from rdc_bench.errors import UserError
 from rdc_bench.hub.client import client, one_line_errors
 from rdc_bench.hub.reference import HubReference
 from rdc_bench.hub.snapshot import NotCachedError, Snapshot, not_cached
@@ -64,7 +66,12 @@ def _current_commit(reference: HubReference, endpoint: str | None, cache_dir: Pa
     """The commit that the Hub says, now."""
     api = client(endpoint)
     # Asked once more than needed: resolve_revision alone would answer from the cache, silently, when the Hub is out of reach.
-    api.model_info(reference.repo_id, revision=reference.revision)
+    try:
+        api.model_info(reference.repo_id, revision=reference.revision)
+    except (JSONDecodeError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{reference}: {api.endpoint} does not answer as a Hugging Face Hub does; see to HF_ENDPOINT"
+        ) from error
     return api.resolve_revision(reference.repo_id, revision=reference.revision, cache_dir=cache_dir).resolved
 
 

@@ -117,8 +117,9 @@ def _body(loaded: LoadedCard, reference: HubReference, runs: list[Measured]) -> 
         lines.append(f"| `{part.card.name}` | {part.card.model.kind} | {files or '–'} |")
     for manifest, summary in runs:
         lines += ["", *_table(manifest, summary)]
-    if card.training:
-        lines += ["", f"Trained with `{card.training.command}` (seed {card.training.seed}, {card.training.date})."]
+    for part in every_card(loaded):
+        if made := part.card.training:
+            lines += ["", f"`{part.card.name}` was trained with `{made.command}` (seed {made.seed}, {made.date})."]
     return lines
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -102,29 +104,44 @@ class Snapshot:
         for name in names:
             if listed is not None and name not in listed:
                 raise UserError(f"{self.reference}: the repository lacks {name}, {why}")
-        try:
-            folder = huggingface_hub.snapshot_download(
-                self.reference.repo_id,
-                revision=self.reference.revision,
-                allow_patterns=list(names),
-                local_files_only=self.local,
-                endpoint=self.endpoint,
-                cache_dir=self.cache_dir,
-                library_name=LIBRARY,
-                library_version=rdc_bench.__version__,
-            )
-        except LocalEntryNotFoundError as error:
-            if self.local:
-                raise not_cached(self.reference, "not, or not wholly, in the cache") from error
-            raise
-        paths = [Path(folder) / name for name in names]
-        for path in paths:
-            if not path.is_file():
+        held = self._held(names)
+        if None in held:
+            try:
+                with contextlib.nullcontext() if sys.stderr.isatty() else disable_progress_bars():
+                    huggingface_hub.snapshot_download(
+                        self.reference.repo_id,
+                        revision=self.reference.revision,
+                        allow_patterns=list(names),
+                        local_files_only=self.local,
+                        endpoint=self.endpoint,
+                        cache_dir=self.cache_dir,
+                        library_name=LIBRARY,
+                        library_version=rdc_bench.__version__,
+                    )
+            except LocalEntryNotFoundError as error:
                 if self.local:
-                    raise not_cached(self.reference, f"{path.name} is not in the cache")
-                raise UserError(f"{self.reference}: the repository lacks {path.name}, {why}")
+                    raise not_cached(self.reference, "not, or not wholly, in the cache") from error
+                raise
+            held = self._held(names)
+        paths = []
+        for name, path in zip(names, held, strict=True):
+            if path is None and self.local:
+                raise not_cached(self.reference, f"{name} is not in the cache")
+            if path is None:
+                raise UserError(f"{self.reference}: the repository lacks {name}, {why}")
+            paths.append(path)
         self.files += paths
         return paths
+
+    def _held(self, names: Sequence[str]) -> list[Path | None]:
+        """Where files lie in the cache, None for those that do not."""
+        found = (
+            huggingface_hub.try_to_load_from_cache(
+                self.reference.repo_id, name, cache_dir=self.cache_dir, revision=self.reference.revision
+            )
+            for name in names
+        )
+        return [Path(path) if isinstance(path, str) else None for path in found]
 
     def _listed(self) -> dict[str, huggingface_hub.hf_api.RepoFile] | None:
         """The files of the commit as the Hub listed them, None before anything was fetched."""

@@ -33,9 +33,9 @@ DENOISER = {
 class Hub:
     """Repositories with commits, branches and files.
 
-    ``requests``: (method, path) of everything asked, but for the client's greeting. ``status``: answer everything with it.
-    ``cut``: bytes after which the connection breaks, once, by file name. ``garbled``: files whose content arrives with other
-    bytes. ``hidden``: files that are listed and not served.
+    ``requests``: (method, path) of everything asked, but for the client's greeting. ``status``, ``code``: answer everything
+    with this status and error code. ``cut``: bytes after which the connection breaks, once, by file name. ``garbled``: files
+    whose content arrives with other bytes. ``hidden``: files that are listed and not served.
     """
 
     def __init__(self, url):
@@ -48,6 +48,7 @@ class Hub:
         self.garbled = set()
         self.hidden = set()
         self.status = None
+        self.code = ""
 
     def commit(self, repo, files, branch="main"):
         """Add files to a branch; returns the new commit. None as content takes a file away."""
@@ -97,7 +98,7 @@ class Handler(BaseHTTPRequestHandler):
             return self.reply(404, {})
         self.hub.requests.append((method, path))
         if self.hub.status:
-            return self.reply(self.hub.status, {"error": "out of order"})
+            return self.reply(self.hub.status, {"error": "out of order"}, X_Error_Code=self.hub.code)
         for pattern, answer in ROUTES:
             if found := re.fullmatch(pattern, path):
                 return answer(self, *found.groups())

@@ -160,13 +160,15 @@ def test_a_file_that_is_listed_and_not_served(hub, refused, small):
 
 def test_refusals_of_the_hub_are_explained(hub, refused, small):
     hub.commit("o/r", small)
-    for status, message in (
-        (401, "HF_TOKEN"),
-        (403, "HF_TOKEN"),
-        (500, "answered with an error"),
-        (418, "answered with an error"),
+    for status, code, message in (
+        (401, "", "HF_TOKEN"),
+        (403, "", "HF_TOKEN"),
+        (403, "GatedRepo", "its owners must grant access"),
+        (500, "", "answered with an error"),
+        (418, "", "answered with an error"),
+        (200, "", "does not answer as a Hugging Face Hub does"),
     ):
-        hub.status = status
+        hub.status, hub.code = status, code
         assert message in refused("hf://o/r")
 
 
