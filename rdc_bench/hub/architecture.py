@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from rdc_bench.diffusion import PRECONDITIONINGS
 from rdc_bench.errors import UserError, unknown_name
 from rdc_bench.inert_pickle import one_line
-from rdc_bench.networks import NETWORKS, network_class
+from rdc_bench.networks import NETWORKS, SongUNet, network_class
+from rdc_bench.networks.score_sde import from_score_sde
 
 #: What a denoiser tells its raw network by itself.
 _GIVEN = ("img_resolution", "in_channels", "out_channels", "label_dim")
@@ -26,8 +27,8 @@ class NetworkSpec(NamedTuple):
     config: dict[str, Any]
 
 
-def network_of(spec: NetworkSpec) -> nn.Module:
-    """The network that ``spec`` describes, without memory for its weights (on torch's meta device).
+def network_of(spec: NetworkSpec, device: str = "meta") -> nn.Module:
+    """The network that ``spec`` describes; on torch's meta device it has no memory for weights.
 
     Raises: ``UserError`` for a class that is not on the lists, an argument that it does not take, or a value that does not fit.
     """
@@ -42,7 +43,7 @@ def network_of(spec: NetworkSpec) -> nn.Module:
         if name not in allowed:
             raise unknown_name("argument", name, allowed, f"{spec.architecture} takes {', '.join(allowed)}.")
     try:
-        with torch.device("meta"):
+        with torch.device(device):
             return cls(**spec.config)
     except Exception as error:  # whatever our own constructors make of foreign values
         raise UserError(f"the configuration does not fit {spec.architecture}: {one_line(error)}") from error
@@ -51,6 +52,20 @@ def network_of(spec: NetworkSpec) -> nn.Module:
 def arguments_of(spec: NetworkSpec) -> dict[str, Any]:
     """The arguments of ``spec``, those left to their defaults included."""
     return {name: value.default for name, value in _parameters(_class(spec.architecture)).items()} | spec.config
+
+
+def in_our_names(state: Mapping[str, Tensor], spec: NetworkSpec) -> Mapping[str, Tensor]:
+    """A state dict under the names of the network that ``spec`` describes. The only other names known are score_sde's.
+
+    Raises: ``UserError`` when they are score_sde's and the network is not one that score_sde has, or is of another shape.
+    """
+    if not any(key.startswith("all_modules.") for key in state):
+        return state
+    # Filters follow from the arguments and are not in the checkpoint, so they need memory.
+    inner = getattr(network_of(spec, device="cpu"), "model", None)
+    if not isinstance(inner, SongUNet):
+        raise UserError("its tensors have score_sde's names; the network is VPPrecond or VEPrecond with model_type: SongUNet")
+    return {f"model.{key}": tensor for key, tensor in from_score_sde(state, inner).items()}
 
 
 def check_fit(state: Mapping[str, Tensor], network: nn.Module) -> None:

@@ -20,7 +20,7 @@ from rdc_bench.data import DATASETS
 from rdc_bench.diffusion import PRECONDITIONINGS
 from rdc_bench.errors import UserError, unknown_name
 from rdc_bench.files import write_folder_atomically
-from rdc_bench.hub.architecture import NetworkSpec, arguments_of, check_fit, network_of
+from rdc_bench.hub.architecture import NetworkSpec, arguments_of, check_fit, in_our_names, network_of
 from rdc_bench.hub.checkpoints import plain, read_checkpoint
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
@@ -65,9 +65,10 @@ def convert(source: Path, dest: Path, shape: Shape, label: Label) -> Path:
         raise UserError(f"{label.name!r} cannot be a card's name, which has a-z, 0-9, '.', '_' and '-' only; choose a --name")
     _check_destination(dest)
     like = find_model_card(shape.like).card if shape.like else None
-    state, network = read_checkpoint(source)
-    spec = _spec(source, network, shape, like)
+    checkpoint = read_checkpoint(source)
+    spec = _spec(source, checkpoint.network, shape, like)
     try:
+        state = in_our_names(checkpoint.state, spec)
         check_fit(state, network_of(spec))
         task = _task(spec, label, like)
     except UserError as error:

@@ -19,7 +19,8 @@ from rdc_bench.cards import file_sha256, packaged
 from rdc_bench.cli import main
 from rdc_bench.diffusion import EDMPrecond, VEPrecond, VPPrecond
 from rdc_bench.loading import load_denoiser, load_model
-from rdc_bench.networks import SmallResNet
+from rdc_bench.networks import SmallResNet, SongUNet
+from rdc_bench.networks.score_sde import from_score_sde
 
 DDPMPP = {
     "model_channels": 8,
@@ -243,6 +244,29 @@ def test_like_another_card(capsys, tmp_path, save, name) -> None:
     load = load_model if name.startswith("standard") else load_denoiser
     assert same(load(out.strip()).state_dict(), state)
     assert yaml.safe_load(Path(out.strip()).read_text())["dataset"] == "fashion-mnist"
+
+
+def test_score_sde(capsys, tmp_path) -> None:
+    """The RDC authors' multi-head network, under the names of the code that it was made with."""
+    shapes = json.loads((Path(__file__).parents[1] / "networks" / "data" / "score_sde_keys.json").read_text())["authors"]
+    generator = torch.Generator().manual_seed(0)
+    state = {key: torch.randn(shape, generator=generator) for key, shape in shapes.items()}
+    network = {"model_channels": 16, "channel_mult": [1, 2, 2], "num_blocks": 1, "attn_resolutions": [8]}
+    config = {"img_resolution": 16, "img_channels": 3, "label_dim": 3, "heads": 3, "model_type": "SongUNet", **network}
+    torch.save({"model": {f"module.{key}": tensor for key, tensor in state.items()}, "step": 1}, tmp_path / "net.pth")
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    options = ("--config", tmp_path / "config.yaml", "--dataset", "image-folder")
+    code, out, _ = invoke(capsys, tmp_path / "net.pth", tmp_path / "dest", "--architecture", "VPPrecond", *options)
+    assert code == 0
+    loaded = load_denoiser(out.strip())
+    expected = from_score_sde(state, SongUNet(16, 3, 9, **network))
+    assert same(loaded.model.state_dict(), expected)
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config | {"num_blocks": 2}))
+    args = (tmp_path / "net.pth", tmp_path / "other", "--architecture", "VPPrecond", *options)
+    assert "the checkpoint has no 'all_modules" in refused(capsys, tmp_path, *args)
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(RESNET))
+    args = (tmp_path / "net.pth", tmp_path / "other", "--architecture", "SmallResNet", *options)
+    assert "score_sde's names" in refused(capsys, tmp_path, *args)
 
 
 def test_tensors_that_share_memory(capsys, tmp_path) -> None:
