@@ -245,6 +245,19 @@ def test_damaged_parquet(tmp_path: Path, raw: bytes) -> None:
         load_dataset("cifar10", data_dir=tmp_path)
 
 
+def test_truncated_files(kind: Cifar, tmp_path: Path, rng: np.random.Generator, pngs: list[bytes]) -> None:
+    write_parquet(tmp_path / "test.parquet", pngs, [0, 1, 2, 3], kind.column)
+    write_batches(kind, tmp_path / kind.folder, rng)
+    for path, message in (
+        (tmp_path / kind.folder / kind.test[0], ""),
+        (tmp_path / "test.parquet", "cannot be read as parquet"),
+    ):
+        path.write_bytes(path.read_bytes()[:-40])
+        with pytest.raises(UserError, match=rf"{path.name}: .*{message}") as caught:
+            load_dataset(kind.name, data_dir=path if path.suffix else path.parent)
+        assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize("n", [0, 5])
 def test_n_out_of_range(tmp_path: Path, pngs: list[bytes], n: int) -> None:
     write_parquet(tmp_path / "test.parquet", pngs, [0, 1, 2, 3])
