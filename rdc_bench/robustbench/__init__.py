@@ -23,9 +23,11 @@ EXTRA = "pip install 'rdc-bench[robustbench]'"
 if importlib.util.find_spec("robustbench") is None:
     raise ImportError(f"the package robustbench is not installed; {EXTRA}", name="robustbench")
 mend()
-
-from rdc_bench.robustbench.local_data import use_local_cifar10  # noqa: E402
-from rdc_bench.robustbench.ours import fixed_noise, register, register_models  # noqa: E402
+try:
+    from rdc_bench.robustbench.local_data import use_local_cifar10
+    from rdc_bench.robustbench.ours import fixed_noise, register, register_models
+except RuntimeError as error:  # of a torchvision that was built for another torch, for one
+    raise ImportError(f"the package robustbench cannot be imported: {error}; {EXTRA}", name="robustbench") from error
 
 __all__ = ["fixed_noise", "mend", "register", "register_models", "use_local_cifar10"]
 

@@ -27,7 +27,7 @@ def patterns() -> torch.Tensor:
 @pytest.fixture
 def plugin() -> ModuleType:
     """The plugin, where the extra is installed."""
-    reason = "the extra is not installed (pip install 'rdc-bench[robustbench]')"
+    reason = "robustbench is not installed, or its torchvision fits another torch (pip install 'rdc-bench[robustbench]')"
     return pytest.importorskip("rdc_bench.robustbench", reason=reason, exc_type=ImportError)
 
 
