@@ -398,6 +398,7 @@ def read_card(path: Path, schema: type[C]) -> C:
     try:
         text = path.read_text(encoding="utf-8")
         data = yaml.safe_load(text)
+        repeated = any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader))
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read ({error})") from error
     except yaml.YAMLError as error:
@@ -407,6 +408,8 @@ def read_card(path: Path, schema: type[C]) -> C:
         raise UserError(f"{where}: not valid YAML ({problem})") from error
     except (ValueError, RecursionError) as error:  # an impossible date, a number of ten thousand digits, nesting without end
         raise UserError(f"{path}: not valid YAML ({error})") from error
+    if repeated:  # a few lines of them can stand for more than fits into memory
+        raise UserError(f"{path}: a card uses no YAML aliases (*name); write out what is repeated")
     if not isinstance(data, dict):
         raise UserError(f"{path}: a card is a mapping of fields, not {type(data).__name__}")
     try:

@@ -68,7 +68,18 @@ def test_weights_cannot_lie_outside_the_cards_folder(tmp_path, file):
 
 @pytest.mark.parametrize(
     "text",
-    ["- a\n- b", "just text", "a: [1", "!!python/object/apply:os.system ['true']", "", "\x00"],
+    [
+        "- a\n- b",
+        "just text",
+        "a: [1",
+        "a: &x [1]\nb: *x",
+        "a: &x [*x]",
+        "a: 2020-13-45",
+        "[" * 500,
+        "!!python/object/apply:os.system ['true']",
+        "",
+        "\x00",
+    ],
 )
 def test_what_is_no_card_is_refused(tmp_path, text):
     with pytest.raises(UserError, match=r"mine\.yaml"):

@@ -35,7 +35,8 @@ class Hub:
 
     ``requests``: (method, path) of everything asked, but for the client's greeting. ``status``, ``code``: answer everything
     with this status and error code. ``cut``: bytes after which the connection breaks, once, by file name. ``garbled``: files
-    whose content arrives with other bytes. ``hidden``: files that are listed and not served.
+    whose content arrives with other bytes. ``hidden``: files that are listed and not served. ``closed``: repositories that only
+    the token ``secret`` opens.
     """
 
     def __init__(self, url):
@@ -47,6 +48,7 @@ class Hub:
         self.cut = {}
         self.garbled = set()
         self.hidden = set()
+        self.closed = set()
         self.status = None
         self.code = ""
 
@@ -81,6 +83,10 @@ class Handler(BaseHTTPRequestHandler):
     @property
     def hub(self):
         return self.server.hub
+
+    @property
+    def authorised(self):
+        return self.headers.get("Authorization") == "Bearer secret"
 
     def do_HEAD(self):
         self.route("HEAD")
@@ -118,8 +124,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def commit_of(self, repo, revision):
         """The commit, or None after having answered that there is none."""
-        if repo not in self.hub.commits:
-            return self.refuse("RepoNotFound")
+        if repo not in self.hub.commits or (repo in self.hub.closed and not self.authorised):
+            return self.refuse("RepoNotFound", 401)
         return self.hub.resolve(repo, revision or "main") or self.refuse("RevisionNotFound")
 
     def info(self, repo, revision=None):
@@ -186,7 +192,7 @@ class Handler(BaseHTTPRequestHandler):
         self.reply(200, {"files": files})
 
     def add(self, repo, revision):
-        if self.headers.get("Authorization") != "Bearer secret":
+        if not self.authorised:
             self.reply(403, {"error": "not yours"})
             return
         lines = [json.loads(line) for line in self.body.splitlines() if line]

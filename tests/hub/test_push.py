@@ -155,11 +155,29 @@ def session(lines, **environment):
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def test_push_pull_run_verify_on_the_command_line(hub, here):
+def test_push_pull_run_verify_on_the_command_line(hub, here, make_card):
+    spec = {"kind": "diffusion-classifier", "denoiser": "hf://o/part", "levels": 2}
+    (here / "models" / "mine.yaml").write_text(yaml.safe_dump(make_card("mine", spec)))
     environment = {"HF_ENDPOINT": hub.url, "HF_HOME": str(here / "home"), "HF_TOKEN": "secret"}
-    run = ["run", "--model", "hf://o/r", "--attack", "fgsm", "--n", "2", "--repeats", "2", "--out", "results", "--json"]
+    run = [
+        "run",
+        "--model",
+        "hf://o/r",
+        "--model",
+        "mine",
+        "--attack",
+        "fgsm",
+        "--n",
+        "2",
+        "--repeats",
+        "2",
+        "--out",
+        "results",
+        "--json",
+    ]
     lines = [
         ["models", "push", "rdc", "hf://o/r", "--json"],
+        ["models", "push", "denoiser", "hf://o/part"],
         ["models", "info", "hf://o/r", "--json"],
         ["models", "pull", "hf://o/r", "--json"],
         ["models", "pull", "hf://o/r"],
@@ -171,26 +189,30 @@ def test_push_pull_run_verify_on_the_command_line(hub, here):
     ]
     answers = session(lines, **environment)
     codes, outs, errs = zip(*answers, strict=True)
-    assert codes == (0, 0, 0, 0, 0, 0, 2, 2, 2), errs
-    pushed, before, pulled = (json.loads(out) for out in outs[:3])
+    assert codes == (0, 0, 0, 0, 0, 0, 0, 2, 2, 2), errs
+    pushed, before, pulled = (json.loads(outs[i]) for i in (0, 2, 3))
     commit = pushed["commit"]
     reference = f"hf://o/r@{commit}"
+    part = outs[1].split()[0]
     assert before["state"] == "downloadable"
     assert before["origin"] == reference
     assert pulled["reference"] == reference
     assert pulled["commit"] == commit
     assert {row["name"] for row in pulled["files"]} == set(pushed["files"])
-    assert outs[3].startswith(reference)
-    assert "denoiser.safetensors" in outs[4]
-    assert f"model rdc: from {reference}" in errs[5]
-    for err in errs[6:]:
+    assert outs[4].startswith(reference)
+    assert "denoiser.safetensors" in outs[5]
+    assert f"model rdc: from {reference}" in errs[6]
+    assert f"model mine: from {part}" in errs[6]
+    for err in errs[7:]:
         assert len(err.strip().splitlines()) == 1
         assert err.startswith("error: ")
-    folder = json.loads(outs[5])["run"]
-    (entry,) = json.loads((here / folder / "run.json").read_text())["models"]
-    assert entry["reference"] == entry["origin"] == reference
-    assert entry["card"]["source"].startswith(reference)
-    assert list(entry["weights"]) == [f"{reference}/denoiser.safetensors"]
+    folder = json.loads(outs[6])["run"]
+    rdc, mine = json.loads((here / folder / "run.json").read_text())["models"]
+    assert rdc["reference"] == rdc["origin"] == reference
+    assert rdc["card"]["source"].startswith(reference)
+    assert list(rdc["weights"]) == [f"{reference}/denoiser.safetensors"]
+    assert mine["reference"] == "mine"
+    assert list(mine["weights"]) == [f"{part}/denoiser.safetensors"]  # named by its branch, recorded by its commit
 
     hub.commit("o/r", {"README.md": b"# moved on"})  # the branch moves; the run was of a commit
     hub.requests.clear()
