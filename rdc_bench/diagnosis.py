@@ -15,7 +15,7 @@ from rdc_bench.errors import UserError
 from rdc_bench.evaluation.profiles import DEFAULT_DATASET, DEFAULT_MODELS
 from rdc_bench.loading import load_model
 
-PACKAGES = ("torch", "pyautoattack", "numpy", "pandas", "pyarrow", "safetensors", "pydantic")
+PACKAGES = ("torch", "pyautoattack", "numpy", "pandas", "pyarrow", "safetensors", "pydantic", "huggingface_hub")
 
 
 class Finding(NamedTuple):
@@ -30,7 +30,9 @@ class Finding(NamedTuple):
 def diagnose() -> list[Finding]:
     """Look at packages, devices, cards, weights, data and plugins."""
     import torch
+    from huggingface_hub import constants
 
+    offline = " (offline: HF_HUB_OFFLINE)" if constants.is_offline_mode() else ""
     findings = [
         Finding("rdc-bench", True, f"{importlib.metadata.version('rdc-bench')} on Python {platform.python_version()}"),
         Finding("packages", True, ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES)),
@@ -41,6 +43,7 @@ def diagnose() -> list[Finding]:
         ),
         Finding("cards", packaged("models").is_dir(), str(packaged("models")), "reinstall rdc-bench"),
         Finding("cache", True, str(cache_dir())),
+        Finding("Hugging Face Hub", True, f"{constants.ENDPOINT}{offline}, cache {constants.HF_HUB_CACHE}"),
     ]
     for name in DEFAULT_MODELS[DEFAULT_DATASET]:
         try:

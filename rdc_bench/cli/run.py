@@ -22,7 +22,10 @@ from rdc_bench.cli.options import (
 @click.option("--threat", default="linf", show_default=True, help="Threat model: linf, l2, stadv, or a plugin's.")
 @click.option("--eps", help="Size of the perturbation, e.g. 8/255 or 0.5. Default: the threat's usual size.")
 @click.option(
-    "--model", "models", multiple=True, help="Model to attack. May be repeated. Default: the RDC, its parts and its baselines."
+    "--model",
+    "models",
+    multiple=True,
+    help="Model to attack: a name, a card's path, or hf://owner/repo. May be repeated. Default: the RDC, its parts, baselines.",
 )
 @click.option("--dataset", help="Dataset. Default: the models'.")
 @click.option("--attack", "attacks", multiple=True, help="Attack to use. May be repeated. Default: those of the profile.")
@@ -60,6 +63,7 @@ def command(
       rdc-bench run --threat linf --eps 8/255
       rdc-bench run --threat l2 --eps 0.5 --model rdc-fashion-mnist --model at-l2-fashion-mnist
       rdc-bench run --threat stadv --eps 0.05 --profile standard
+      rdc-bench run --model hf://owner/repo@v1.0 --model at-linf-fashion-mnist
       rdc-bench run --attack pgd --attack-arg steps=100 --attack-arg eot=4
       rdc-bench run --plugin my_attack.py --attack my-attack
     """
