@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from types import ModuleType
 
@@ -61,6 +62,20 @@ def test_benchmark_on_the_rdc(offered: str, robustbench: ModuleType, local: Path
     said = capsys.readouterr().out
     assert "randomized defense" not in said
     assert "dynamic defense" in said  # the optimisation loop, which RobustBench's rules exclude
+
+
+@pytest.mark.parametrize("part", ["whole", "classifier"])
+def test_the_optimisation_loop_alone_is_called_dynamic(plugin: ModuleType, tiny_rdc, part: str) -> None:
+    from pyautoattack import checks
+
+    model = plugin.fixed_noise(tiny_rdc())
+    x = torch.rand(2, 3, 32, 32)
+    checks.funcs.update(dict.fromkeys(checks.funcs, 0))
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        checks.check_dynamic(model if part == "whole" else model.classifier, x)
+    checks.funcs.update(dict.fromkeys(checks.funcs, 0))
+    assert any("dynamic" in str(warning.message) for warning in said) is (part == "whole")
 
 
 def test_every_threat_model_and_form_of_name(offered: str, robustbench: ModuleType) -> None:
