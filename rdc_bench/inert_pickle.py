@@ -83,11 +83,13 @@ class _InertUnpickler(pickle.Unpickler):
 
 
 def _check_opcodes(file: BinaryIO, size: int) -> None:
-    """Refuse what the unpickler would do before it asks: allocate memory up to a memo index, or look into copyreg's cache."""
+    """Refuse what the unpickler does unasked: reserve memory that a file only claims to need, look into copyreg's cache."""
     tuples = 0
     for opcode, argument, _ in pickletools.genops(file):
-        if opcode.name.endswith("PUT") and isinstance(argument, int) and argument > size:
+        if isinstance(argument, int) and argument > size and opcode.name.endswith("PUT"):
             raise pickle.UnpicklingError(f"its memo index is {argument}")
+        if isinstance(argument, int) and argument > size and opcode.name == "FRAME":
+            raise pickle.UnpicklingError(f"a part of it claims {argument} bytes")
         if opcode.name.startswith("EXT"):
             raise pickle.UnpicklingError(f"it asks for extension {argument}")
         tuples += "TUPLE" in opcode.name or opcode.name == "FROZENSET"

@@ -74,7 +74,11 @@ def read_pickled(path: Path) -> Any:
     Raises: ``UserError`` when it is no checkpoint, is damaged, or asks for anything else; the message names what it asked for.
     """
     try:
-        with path.open("rb") as file:
+        file = path.open("rb")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    try:
+        with file:
             start = file.read(len(_STREAM))
             size = file.seek(0, io.SEEK_END)
             file.seek(0)
@@ -84,8 +88,6 @@ def read_pickled(path: Path) -> Any:
                 return _read_stream(file, size, _STAND_INS)
             if start.startswith(_PICKLE):
                 return load_inert(file, size, _STAND_INS)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror or one_line(error)})") from error
     except Exception as error:  # whatever the damaged or hostile part of the file leads to
         raise UserError(f"{path}: refused, not a checkpoint of tensors and plain data ({one_line(error)})") from error
     raise UserError(f"{path}: not a checkpoint; what can be read is an EDM .pkl, a .pt or .pth state dict, or .safetensors")

@@ -20,6 +20,8 @@ from torch import nn
 from rdc_bench.errors import UserError
 from rdc_bench.hub.unpickle import StoredObject, StoredTensor, build, read_pickled
 
+pytestmark = pytest.mark.filterwarnings("ignore:TypedStorage is deprecated")
+
 TENSORS = {
     "float": torch.linspace(-1, 1, 24).reshape(2, 3, 4),
     "double": torch.tensor([1.0, float("nan"), float("-inf")], dtype=torch.float64),
@@ -118,8 +120,7 @@ class TensorWithHooks:
         self.payload = payload
 
     def __reduce__(self):
-        storage = torch.zeros(2).storage()
-        return torch._utils._rebuild_tensor_v2, (storage, 0, (2,), (1,), False, self.payload)
+        return torch._utils._rebuild_tensor_v2, (torch.zeros(2).storage(), 0, (2,), (1,), False, self.payload)
 
 
 def system(witness: Path) -> Calls:
@@ -404,9 +405,12 @@ def test_deep_tuples_are_refused_before_they_are_hashed(tmp_path: Path) -> None:
 
 
 def test_huge_claims_are_refused_before_memory_is_allocated(tmp_path: Path) -> None:
-    for raw in (b"\x80\x02}r\xff\xff\xff\xff.", b"\x80\x04\x8e" + struct.pack("<Q", 2**50) + b"."):
-        with pytest.raises(UserError, match="refused"):
+    memo, frame = b"\x80\x02}r\xff\xff\xff\xff.", b"\x80\x04\x95" + struct.pack("<Q", 2**35) + b"}."
+    for raw, message in ((memo, "memo index is 4294967295"), (frame, "claims 34359738368 bytes")):
+        with pytest.raises(UserError, match=message):
             read(tmp_path, raw)
+    with pytest.raises(UserError, match="refused"):
+        read(tmp_path, b"\x80\x04\x8e" + struct.pack("<Q", 2**50) + b".")
     with pytest.raises(UserError, match="ends before its numbers"):
         read(tmp_path, headers(outside(("storage", torch.FloatStorage, "0", "cpu", 40)), ["0"], struct.pack("<q", 40)))
 
