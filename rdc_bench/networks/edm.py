@@ -38,10 +38,6 @@ class _Ladder(nn.Module):
     ``enc`` and ``dec`` hold them as ``{side}x{side}_{part}``. A level begins with ``conv`` (the image), ``down``, ``up`` or, at
     the bottom of the decoder, ``in0`` and ``in1``; ``block0``, ``block1``, … follow. What a subclass has beside the ladder is
     called ``aux_…``.
-
-    Args:
-        widths: channels of each level's blocks, the finest level first. attends: whether they attend to one another's pixels.
-        decoder_attends: in the decoder, ``all`` blocks of such a level or the ``last`` alone.
     """
 
     #: One call of this module on one row is one *network evaluation* (NFE) in the records.
@@ -64,6 +60,12 @@ class _Ladder(nn.Module):
         style: BlockStyle,
         decoder_attends: Literal["all", "last"],
     ) -> None:
+        """Make ``enc`` and ``dec``.
+
+        Args:
+            stem: channels of the first convolution. widths: of each level's blocks, the finest level first.
+            attends: whether a level's blocks have self-attention. decoder_attends: in the decoder, ``all`` of them or the last.
+        """
         self.enc = nn.ModuleDict()
         self.dec = nn.ModuleDict()
         width, skips = stem, []
