@@ -126,7 +126,7 @@ def test_figures_of_a_run_stand_in_the_readme(hub, here):
         send(hub, "rdc", results=here / "results")
 
 
-SESSION = """
+COMMANDS = """
 import contextlib, io, json, sys
 from rdc_bench.cli import main
 
@@ -142,10 +142,10 @@ for line in json.load(sys.stdin):
 """
 
 
-def session(lines, **environment):
+def type_in(lines, **environment):
     """Several commands in one process, whose client reads its settings from the environment as a user's does."""
     done = subprocess.run(
-        [sys.executable, "-c", SESSION],
+        [sys.executable, "-c", COMMANDS],
         input=json.dumps(lines),
         env={**os.environ, "HF_HUB_DISABLE_PROGRESS_BARS": "1", "COLUMNS": "160", **environment},
         capture_output=True,
@@ -187,7 +187,7 @@ def test_push_pull_run_verify_on_the_command_line(hub, here, make_card):
         ["models", "pull", "hf://o/r r"],
         ["models", "push", "smal", "hf://o/r"],
     ]
-    answers = session(lines, **environment)
+    answers = type_in(lines, **environment)
     codes, outs, errs = zip(*answers, strict=True)
     assert codes == (0, 0, 0, 0, 0, 0, 0, 2, 2, 2), errs
     pushed, before, pulled = (json.loads(outs[i]) for i in (0, 2, 3))
@@ -216,7 +216,7 @@ def test_push_pull_run_verify_on_the_command_line(hub, here, make_card):
 
     hub.commit("o/r", {"README.md": b"# moved on"})  # the branch moves; the run was of a commit
     hub.requests.clear()
-    offline = session(
+    offline = type_in(
         [["verify", folder, "--json"], run, ["models", "pull", "hf://o/other"]], HF_HUB_OFFLINE="1", **environment
     )
     assert [code for code, _, _ in offline] == [0, 0, 2], offline
