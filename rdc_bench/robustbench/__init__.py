@@ -15,19 +15,24 @@ The other direction needs no import: ``rdc_bench.load_model("robustbench:Wang202
 from __future__ import annotations
 
 import importlib.util
+import warnings
 
 from rdc_bench.robustbench.mending import mend
 
-EXTRA = "pip install 'rdc-bench[robustbench]'"
-
 if importlib.util.find_spec("robustbench") is None:
-    raise ImportError(f"the package robustbench is not installed; {EXTRA}", name="robustbench")
+    raise ImportError("the package robustbench is not installed; pip install 'rdc-bench[robustbench]'", name="robustbench")
 mend()
 try:
-    from rdc_bench.robustbench.local_data import use_local_cifar10
-    from rdc_bench.robustbench.ours import fixed_noise, register, register_models
-except RuntimeError as error:  # of a torchvision that was built for another torch, for one
-    raise ImportError(f"the package robustbench cannot be imported: {error}; {EXTRA}", name="robustbench") from error
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it imports much that is deprecated
+        import robustbench  # noqa: F401
+except (ImportError, RuntimeError) as error:
+    raise ImportError(
+        f"the package robustbench cannot be imported ({error}); does torchvision fit the installed torch?", name="robustbench"
+    ) from error
+
+from rdc_bench.robustbench.local_data import use_local_cifar10  # noqa: E402
+from rdc_bench.robustbench.ours import fixed_noise, register, register_models  # noqa: E402
 
 __all__ = ["fixed_noise", "mend", "register", "register_models", "use_local_cifar10"]
 
