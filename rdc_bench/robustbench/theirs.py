@@ -117,21 +117,30 @@ def files(spec: RobustBenchSpec) -> dict[Path, str]:
 
 
 def _download(spec: RobustBenchSpec, path: Path, drive_id: str | None) -> None:
+    """Fetch a file and put it at ``path``, whole or not at all."""
     if drive_id is None:
         raise UserError(f"RobustBench publishes no weights of {spec.id}; put them at {path}")
     place = next(folder for folder in path.parents if folder.is_dir())
-    with tempfile.TemporaryDirectory(dir=place, prefix=".robustbench-") as scratch, _quiet():
-        partial = Path(scratch) / path.name
+    try:
+        with tempfile.TemporaryDirectory(dir=place, prefix=".robustbench-") as scratch:
+            partial = Path(scratch) / path.name
+            _fetch_into(spec, path, partial, drive_id)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial.replace(path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error})") from error
+
+
+def _fetch_into(spec: RobustBenchSpec, path: Path, partial: Path, drive_id: str) -> None:
+    with _quiet():
         try:
             robustbench.utils.download_gdrive_new(drive_id, partial)
         except Exception as error:  # whatever gdown, requests and the proxy raise
             raise UserError(
                 f"RobustBench's download of {spec.id} failed ({_line(error)}); without a network, put the file at {path}"
             ) from error
-        if not partial.is_file():
-            raise UserError(f"RobustBench's download of {spec.id} brought no file; fetch it by hand and put it at {path}")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.replace(path)
+    if not partial.is_file():
+        raise UserError(f"RobustBench's download of {spec.id} brought no file; fetch it by hand and put it at {path}")
 
 
 def _models(dataset: str, threat: str) -> dict[str, dict[str, Any]]:

@@ -183,3 +183,10 @@ def test_a_file_with_code_in_it_is_refused(stored: Net) -> None:
 def test_names_that_lead_nowhere(zoo: dict, name: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         rdc_bench.load_model(name)
+
+
+def test_a_place_that_cannot_be_written_is_named(zoo: dict, download) -> None:
+    download(lambda drive_id, path: torch.save(Net().state_dict(), path))
+    Path("models").write_text("not a folder")
+    with pytest.raises(UserError, match=rf"models/cifar10/L2/{ID}\.pt: cannot be written"):
+        rdc_bench.load_model(f"robustbench:cifar10/L2/{ID}")
