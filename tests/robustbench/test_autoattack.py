@@ -46,7 +46,7 @@ def cls(plugin: ModuleType) -> type:
 
 @pytest.fixture
 def batch() -> tuple[Tensor, Tensor]:
-    x = torch.rand(12, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    x = torch.rand(6, 3, 8, 8, generator=torch.Generator().manual_seed(1))
     return x, Linear()(x).argmax(dim=1)
 
 
@@ -58,11 +58,11 @@ def test_images_and_labels_are_those_of_the_library(cls: type, batch: tuple[Tens
     x, y = batch
     attacks = ["apgd-ce", "apgd-dlr"]
     library = pyautoattack.AutoAttack(Linear(), attacks=attacks, eps=EPS, norm="Linf", seed=0, version="custom")
-    expected, labels = library.run_standard_evaluation(x, y, batch_size=5)
-    images = custom(cls, Linear(), attacks).run_standard_evaluation(x, y, bs=5)
+    expected, labels = library.run_standard_evaluation(x, y, batch_size=4)
+    images = custom(cls, Linear(), attacks).run_standard_evaluation(x, y, bs=4)
     assert torch.equal(images, expected)
     assert not torch.equal(images, x)
-    found = custom(cls, Linear(), attacks).run_standard_evaluation(x, y, 5, True)
+    found = custom(cls, Linear(), attacks).run_standard_evaluation(x, y, 4, True)
     assert torch.equal(found[0], expected)
     assert torch.equal(found[1], labels)
 
