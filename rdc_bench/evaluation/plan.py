@@ -20,11 +20,11 @@ from rdc_bench.eps import Eps
 from rdc_bench.errors import UserError
 from rdc_bench.evaluation.profiles import DEFAULT_DATASET, DEFAULT_MODELS, Profile, default_attacks, profile
 from rdc_bench.loading import MODELS, Resolved, classifies, resolve
-from rdc_bench.parts import is_elsewhere, weight_files
+from rdc_bench.parts import every_card, is_elsewhere, weight_files
 from rdc_bench.threats import Threat, make_threat
 
 #: Raised when the meaning of stored results changes, so that older ones are not taken up again.
-IDENTITY_VERSION = 1
+IDENTITY_VERSION = 2
 
 
 class RunConfig(BaseModel):
@@ -64,6 +64,16 @@ class PlannedModel:
     weights: dict[str, str]
     origin: str
 
+    @property
+    def cards(self) -> list[ModelCard]:
+        """The model's card and those of all its parts, each once."""
+        return [part.card for part in every_card(self.found)] if isinstance(self.found, LoadedCard) else [self.card]
+
+    @property
+    def settings(self) -> dict[str, dict[str, Any]]:
+        """What decides the model's figures besides its weights, by the names of its cards."""
+        return {card.name: settings(card.model) for card in self.cards}
+
 
 @dataclass(frozen=True)
 class PlannedAttack:
@@ -100,7 +110,7 @@ class Plan:
             "threat": self.config.threat,
             "eps": str(self.eps.value),
             "data": self.dataset.sha256,
-            "models": [[m.card.name, settings(m.card.model), sorted(m.weights.items())] for m in self.models],
+            "models": [[m.card.name, m.settings, sorted(m.weights.items())] for m in self.models],
             "attacks": [[a.label, a.options] for a in self.attacks],
             "repeats": self.repeats,
             "seed": self.config.seed,

@@ -258,6 +258,7 @@ def _loaded(plan: Plan, planned: PlannedModel) -> tuple[Executor, ModelEntry]:
         reference=planned.reference,
         card=planned.card.model_dump(mode="json"),
         card_sha256=planned.card_sha256,
+        parts={part.name: part.model_dump(mode="json") for part in planned.cards[1:]},
         weights=planned.weights,
         origin=planned.origin,
         stochastic=stochastic,

@@ -10,7 +10,6 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from rdc_bench.cards import settings
 from rdc_bench.data import load_dataset
 from rdc_bench.errors import UserError
 from rdc_bench.evaluation.judge import predictions
@@ -76,7 +75,7 @@ def _changed(entry: ModelEntry) -> str:
         here = plan_model(entry.reference or entry.name)
     except UserError as error:
         return str(error)
-    if here.weights != entry.weights or settings(here.card.model) != settings(entry.card["model"]):
+    if here.weights != entry.weights or here.settings != entry.settings:
         return "the model's card or weights have changed since the run"
     return ""
 

@@ -49,7 +49,7 @@ def measured(loaded: LoadedCard, results: Path) -> list[Measured]:
 
 def _same(entry: ModelEntry, loaded: LoadedCard) -> bool:
     weights = sorted(entry.weights.values()) == sorted(weight_files(loaded).values())
-    return weights and settings(entry.card["model"]) == settings(loaded.card.model)
+    return weights and entry.settings == {part.card.name: settings(part.card.model) for part in every_card(loaded)}
 
 
 def readme(loaded: LoadedCard, reference: HubReference, runs: list[Measured]) -> str:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
+from rdc_bench.cards import settings
 from rdc_bench.hub.reference import is_reference
 
 #: One row per image, attack and repeat (and model). The pseudo-attack ``clean`` holds the predictions on clean images.
@@ -71,7 +72,7 @@ class Manifest(BaseModel):
 
 
 class ModelEntry(BaseModel):
-    """One evaluated model: its card as data, the SHA-256 of card and weights, and how it treats randomness.
+    """One evaluated model: its card and those of its parts as data, the SHA-256 of card and weights, how it treats randomness.
 
     ``reference``: what leads to it again, with the commit of what comes from the Hub; None, in older runs, for ``name``.
     """
@@ -82,11 +83,17 @@ class ModelEntry(BaseModel):
     reference: str | None = None
     card: dict[str, Any]
     card_sha256: str
+    parts: dict[str, dict[str, Any]] = {}
     weights: dict[str, str]
     origin: str
     stochastic: bool
     gradient: str
     repeats: int
+
+    @property
+    def settings(self) -> dict[str, dict[str, Any]]:
+        """What decided the model's figures besides its weights, by the names of its cards."""
+        return {name: settings(card["model"]) for name, card in {self.name: self.card, **self.parts}.items()}
 
     @property
     def sources(self) -> list[str]:

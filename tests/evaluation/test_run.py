@@ -288,3 +288,19 @@ def test_identity_is_pinned_and_ignores_what_does_not_change_numbers(tmp_path, t
     assert plan.identity == make_plan(RunConfig(**{**config, "eps": "16/510"})).identity
     for change in ({"seed": 1}, {"n": 5}, {"eps": "4/255"}, {"threat": "l2"}, {"attack_options": {"eot": 2}}, {"repeats": 2}):
         assert make_plan(RunConfig(**{**config, **change})).identity != plan.identity
+
+
+def test_identity_depends_on_the_settings_of_the_parts(tmp_path, monkeypatch):
+    from rdc_bench.cards import packaged
+    from rdc_bench.evaluation.plan import RunConfig, make_plan
+
+    config = RunConfig(threat="linf", models=("rdc-fashion-mnist",), n=4)
+    before = make_plan(config)
+    part = packaged("models") / "dc-fashion-mnist.yaml"
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / part.name).write_text(part.read_text().replace("levels: ", "levels: 1"))
+    after = make_plan(config)
+    assert after.models[0].card == before.models[0].card
+    assert after.models[0].weights == {**before.models[0].weights}
+    assert after.identity != before.identity
