@@ -32,7 +32,7 @@ from rdc_bench.errors import unknown_name
 from rdc_bench.randomness import generator, only_row
 from rdc_bench.threats import LpThreat
 
-NORMS = {"linf": "Linf", "l2": "L2"}
+NORMS = {"linf": "Linf", "l2": "L2", "l1": "L1"}
 SQUARE_LOSSES = ("margin", "ce")
 
 Predict = Callable[[Tensor], Tensor]
@@ -40,7 +40,7 @@ Predict = Callable[[Tensor], Tensor]
 Library = Callable[[Predict, Tensor, Tensor, int], Tensor]
 
 
-@attack("fab", threats=["linf", "l2"])
+@attack("fab", threats=["linf", "l2", "l1"])
 def fab(
     model: nn.Module,
     x: Tensor,
@@ -59,7 +59,7 @@ def fab(
     return _attack_in_library("fab", model, x, y, threat, generators, _fab(threat, steps, restarts, targeted=False))
 
 
-@attack("fab-t", threats=["linf", "l2"])
+@attack("fab-t", threats=["linf", "l2", "l1"])
 def fab_targeted(
     model: nn.Module,
     x: Tensor,
@@ -74,7 +74,7 @@ def fab_targeted(
     return _attack_in_library("fab-t", model, x, y, threat, generators, _fab(threat, steps, restarts, targeted=True))
 
 
-@attack("square", threats=["linf", "l2"], gradient="black-box")
+@attack("square", threats=["linf", "l2", "l1"], gradient="black-box")
 def square(
     model: nn.Module,
     x: Tensor,

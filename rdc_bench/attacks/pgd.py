@@ -20,10 +20,10 @@ def fgsm(
 ) -> Tensor:
     """Fast gradient (sign) method, one step of size eps (Goodfellow et al. 2015, arXiv 1412.6572)."""
     gradient = evaluate(model, x, y, cross_entropy, eot).gradient
-    return threat.project(x, x + threat.eps * threat.steepest(gradient))
+    return threat.project(x, x + threat.eps * threat.steepest(gradient, x))
 
 
-@attack("pgd", threats=["linf", "l2"])
+@attack("pgd", threats=["linf", "l2", "l1"])
 def pgd(
     model: nn.Module,
     x: Tensor,
@@ -52,5 +52,5 @@ def pgd(
             value, gradient, logits = evaluate(model, adversarial, y, loss_function, eot)
             best.offer(adversarial, value, logits, y)
             if i < steps:
-                adversarial = threat.project(x, adversarial + step * threat.steepest(gradient))
+                adversarial = threat.project(x, adversarial + step * threat.steepest(gradient, adversarial))
     return best.points

@@ -19,7 +19,7 @@ from rdc_bench.cli.options import (
 
 
 @click.command("run")
-@click.option("--threat", default="linf", show_default=True, help="Threat model: linf, l2, stadv, or a plugin's.")
+@click.option("--threat", default="linf", show_default=True, help="Threat model; `list threats` shows them all.")
 @click.option("--eps", help="Size of the perturbation, e.g. 8/255 or 0.5. Default: the threat's usual size.")
 @click.option(
     "--model",

@@ -45,6 +45,7 @@ THREATS: Registry[Callable[[float], Threat]] = Registry(
     {
         "linf": "rdc_bench.threats.lp:linf",
         "l2": "rdc_bench.threats.lp:l2",
+        "l1": "rdc_bench.threats.lp:l1",
         "stadv": "rdc_bench.threats.stadv:StAdvThreat",
     },
 )

@@ -1,4 +1,4 @@
-"""The ℓ∞ and ℓ2 balls, intersected with the image range."""
+"""The ℓ∞, ℓ2 and ℓ1 balls, intersected with the image range."""
 
 from __future__ import annotations
 
@@ -9,17 +9,21 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-Norm = Literal["linf", "l2"]
+Norm = Literal["linf", "l2", "l1"]
 
 #: Rounding that a float32 pixel in [0, 1] may carry: its spacing near 1 is 6e-8.
 ROUNDING = 1e-7
 
+#: Share of the coordinates that a step under ℓ1 moves. The steepest direction has one, and takes as many steps as there are
+#: coordinates to change; Tramèr & Boneh 2019 (arXiv 1904.13000) move 1 to 10 %.
+L1_STEP_SHARE = 0.05
+
 
 class LpThreat:
-    """``{x' ∈ [0,1]^d : ‖x' − x‖_p ≤ ε}`` for p = ∞ or 2. All methods take batches (B, C, H, W) in [0, 1].
+    """``{x' ∈ [0,1]^d : ‖x' − x‖_p ≤ ε}`` for p = ∞, 2 or 1. All methods take batches (B, C, H, W) in [0, 1].
 
     Args:
-        norm: ``"linf"`` or ``"l2"``. eps: radius, in units of the [0, 1] range.
+        norm: ``"linf"``, ``"l2"`` or ``"l1"``. eps: radius, in units of the [0, 1] range.
     """
 
     def __init__(self, norm: Norm, eps: float) -> None:
@@ -29,12 +33,12 @@ class LpThreat:
 
     def max_eps(self, shape: Sequence[int]) -> float:
         """The diameter of [0, 1]^d: beyond it the ball holds every image."""
-        return 1.0 if self.norm == "linf" else math.prod(shape) ** 0.5
+        return math.prod(shape) ** {"linf": 0, "l2": 0.5, "l1": 1}[self.norm]
 
     def distance(self, x: Tensor, adversarial: Tensor) -> Tensor:
         """``‖x' − x‖_p`` per image, (B,), accumulated in float64."""
         difference = (adversarial.double() - x.double()).flatten(1)
-        return difference.abs().amax(dim=1) if self.norm == "linf" else difference.norm(dim=1)
+        return difference.norm(dim=1, p={"linf": math.inf, "l2": 2, "l1": 1}[self.norm])
 
     def contains(self, x: Tensor, adversarial: Tensor) -> Tensor:
         """Whether each image is finite, in [0, 1] and within ε of ``x`` up to rounding; bool (B,)."""
@@ -43,15 +47,17 @@ class LpThreat:
         return in_range & (self.distance(x, adversarial) <= self.eps + ROUNDING * self.max_eps(x.shape[1:]))
 
     def project(self, x: Tensor, adversarial: Tensor) -> Tensor:
-        """The nearest image in the ℓ∞ set; for ℓ2, the radial projection followed by clipping, which stays inside."""
+        """The nearest image in the ℓ∞ or ℓ1 set; for ℓ2, the radial projection followed by clipping, which stays inside."""
         delta = adversarial - x
+        if self.norm == "l1":
+            return (x + _project_l1(delta, x, self.eps)).clamp(0, 1)
         within = (
             delta.clamp(-self.eps, self.eps) if self.norm == "linf" else delta * (self.eps / _l2(delta).clamp_min(self.eps))
         )
         return (x + within).clamp(0, 1)
 
     def random_start(self, x: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
-        """A random image of the set: uniform in the ℓ∞ ball, uniform in the ℓ2 ball, clipped to [0, 1].
+        """A random image of the set: uniform in the ball, clipped to [0, 1].
 
         Args: generators: one per image, or a single one for the whole batch.
         """
@@ -61,16 +67,35 @@ class LpThreat:
             noise = torch.cat([self._noise(x[:1].shape, g) for g in generators])
         return (x + self.eps * noise.to(x)).clamp(0, 1)
 
-    def steepest(self, gradient: Tensor) -> Tensor:
-        """The direction of unit norm that increases a linear function most: the sign (ℓ∞) or ``g/‖g‖`` (ℓ2)."""
+    def steepest(self, gradient: Tensor, at: Tensor) -> Tensor:
+        """A direction of unit norm that increases a linear function most: the sign (ℓ∞) or ``g/‖g‖`` (ℓ2).
+
+        Under ℓ1, the signs of the largest ``L1_STEP_SHARE`` of the coordinates, alike in size, which is not the steepest
+        direction but makes progress on many coordinates at once (Tramèr & Boneh 2019). Coordinates that the gradient pushes out
+        of [0, 1] at the image ``at`` would waste the step and are left out (Croce & Hein 2021, arXiv 2103.01208).
+        """
         if self.norm == "linf":
             return gradient.sign()
-        return gradient / _l2(gradient).clamp_min(1e-12)
+        if self.norm == "l2":
+            return gradient / _l2(gradient).clamp_min(1e-12)
+        leaving = ((at <= 0) & (gradient < 0)) | ((at >= 1) & (gradient > 0))
+        size = gradient.abs().masked_fill(leaving, 0).flatten(1)
+        count = math.ceil(L1_STEP_SHARE * size.shape[1])
+        largest = torch.zeros_like(size).scatter(1, size.topk(count, dim=1).indices, 1.0).view_as(gradient)
+        signs = largest * gradient.masked_fill(leaving, 0).sign()
+        return signs / signs.abs().sum(dim=(1, 2, 3), keepdim=True).clamp_min(1)
 
     def _noise(self, shape: Sequence[int], g: torch.Generator) -> Tensor:
+        """Uniform in the unit ball."""
         if self.norm == "linf":
             return 2 * torch.rand(shape, generator=g) - 1
-        direction = self.steepest(torch.randn(shape, generator=g))
+        if self.norm == "l1":
+            signs = 2 * torch.randint(2, shape, generator=g) - 1
+            exponential = torch.empty(shape).exponential_(generator=g)
+            rest = torch.empty(shape[0], 1, 1, 1).exponential_(generator=g)
+            return signs * exponential / (exponential.sum(dim=(1, 2, 3), keepdim=True) + rest)
+        direction = torch.randn(shape, generator=g)
+        direction = direction / _l2(direction)
         radius = torch.rand(shape[0], generator=g) ** (1 / direction[0].numel())
         return radius[:, None, None, None] * direction
 
@@ -85,5 +110,34 @@ def l2(eps: float) -> LpThreat:
     return LpThreat("l2", eps)
 
 
+def l1(eps: float) -> LpThreat:
+    """The ℓ1 ball of radius ``eps``."""
+    return LpThreat("l1", eps)
+
+
 def _l2(x: Tensor) -> Tensor:
     return x.flatten(1).norm(dim=1)[:, None, None, None]
+
+
+def _project_l1(delta: Tensor, x: Tensor, eps: float) -> Tensor:
+    """The nearest ``δ`` to ``delta`` with ``‖δ‖₁ ≤ eps`` and ``x + δ`` in [0, 1] (Croce & Hein 2021, proposition 2.1).
+
+    It is ``sign(delta) · min(max(|delta| − λ, 0), room)`` with the room that the box leaves in that direction and the least
+    ``λ ≥ 0`` that meets the bound. The norm is piecewise linear and decreasing in ``λ``, so that ``λ`` is found exactly on the
+    piece where the norm passes ``eps``.
+    """
+    size, sign = delta.double().flatten(1).abs(), delta.sign()
+    room = torch.where(delta > 0, 1 - x, x).double().flatten(1)
+    # Below the first kind of break a coordinate is held by the box, above the second it is zero, and between it falls with λ.
+    falls, ends = (size - room).clamp_min(0), size
+    breaks, order = torch.cat([falls, ends], dim=1).sort(dim=1)
+    falling = torch.cat([torch.ones_like(falls), -torch.ones_like(ends)], dim=1).gather(1, order).cumsum(dim=1)
+    norm_at_zero = torch.minimum(size, room).sum(dim=1, keepdim=True)
+    lost = (falling[:, :-1] * breaks.diff(dim=1)).cumsum(dim=1)
+    norms = torch.cat([norm_at_zero, norm_at_zero - lost], dim=1)
+    piece = (norms > eps).sum(dim=1, keepdim=True).sub(1).clamp_min(0)
+    excess = (norms.gather(1, piece) - eps).clamp_min(0)
+    shift = breaks.gather(1, piece) + excess / falling.gather(1, piece).clamp_min(1)
+    shift = torch.where(norm_at_zero > eps, shift, 0)
+    shrunk = torch.minimum((size - shift).clamp_min(0), room)
+    return sign * shrunk.to(x).view_as(x)

@@ -20,8 +20,8 @@ CASES = [
     for kind in ATTACKS.get(name).threats
 ]
 # Sizes at which some images fall and others stand, and sizes at which an undefended network is lost.
-MIDDLING = {"linf": 0.06, "l2": 0.7, "stadv": 0.06}
-LARGE = {"linf": 0.25, "l2": 3.0, "stadv": 0.5}
+MIDDLING = {"linf": 0.06, "l2": 0.7, "l1": 3.0, "stadv": 0.06}
+LARGE = {"linf": 0.25, "l2": 3.0, "l1": 20.0, "stadv": 0.5}
 
 pytestmark = pytest.mark.usefixtures("small_budgets")
 
