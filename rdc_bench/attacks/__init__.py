@@ -93,6 +93,9 @@ ATTACKS: Registry[Attack] = Registry(
         "autoattack-plus": "rdc_bench.attacks.auto:autoattack_plus",
         "autoattack-rand": "rdc_bench.attacks.auto:autoattack_rand",
         "stadv": "rdc_bench.attacks.stadv:stadv",
+        "rotation-translation": "rdc_bench.attacks.rotation_translation:rotation_translation",
+        "rotation-translation-grid": "rdc_bench.attacks.rotation_translation:rotation_translation_grid",
+        "rotation-translation-random": "rdc_bench.attacks.rotation_translation:rotation_translation_random",
     },
     Attack,
 )

@@ -43,6 +43,7 @@ PROFILES = {
         attacks={
             **_norms({"pgd": {"steps": 8}}),
             "l1": {"pgd": {"steps": 16}},
+            "rotation-translation": {"rotation-translation": {"steps": 8, "restarts": 2}},
             "stadv": {"stadv": {"steps": 12, "learning_rate": 0.02}},
         },
     ),
@@ -53,6 +54,10 @@ PROFILES = {
         attacks={
             **_norms({"apgd-dlr": {"steps": 20}, "pgd": {"steps": 20}}),
             "l1": {"pgd": {"steps": 40}},
+            "rotation-translation": {
+                "rotation-translation": {"steps": 10, "restarts": 4},
+                "rotation-translation-grid": {"rotations": 7, "translations": 3},
+            },
             "stadv": {"stadv": {"steps": 40}},
         },
     ),
@@ -71,6 +76,10 @@ PROFILES = {
                 }
             ),
             "l1": {"pgd": {"steps": 200, "eot": 10}, "square": {"queries": 1000}},
+            "rotation-translation": {
+                "rotation-translation": {"steps": 20, "restarts": 10, "eot": 4},
+                "rotation-translation-grid": {},
+            },
             "stadv": {"stadv": {"steps": 100, "eot": 4}},
         },
     ),

@@ -16,9 +16,20 @@ from rdc_bench.eps import Eps, parse_eps
 from rdc_bench.errors import UserError
 from rdc_bench.registry import Registry
 from rdc_bench.threats.lp import LpThreat
+from rdc_bench.threats.rotation_translation import RotationTranslationThreat
 from rdc_bench.threats.stadv import StAdvThreat
 
-__all__ = ["THREATS", "Eps", "LpThreat", "StAdvThreat", "Threat", "list_threats", "make_threat", "parse_eps"]
+__all__ = [
+    "THREATS",
+    "Eps",
+    "LpThreat",
+    "RotationTranslationThreat",
+    "StAdvThreat",
+    "Threat",
+    "list_threats",
+    "make_threat",
+    "parse_eps",
+]
 
 
 class Threat(Protocol):
@@ -46,6 +57,7 @@ THREATS: Registry[Callable[[float], Threat]] = Registry(
         "linf": "rdc_bench.threats.lp:linf",
         "l2": "rdc_bench.threats.lp:l2",
         "l1": "rdc_bench.threats.lp:l1",
+        "rotation-translation": "rdc_bench.threats.rotation_translation:RotationTranslationThreat",
         "stadv": "rdc_bench.threats.stadv:StAdvThreat",
     },
 )

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from rdc_bench.attacks import ATTACKS
 from rdc_bench.randomness import draws_for
-from rdc_bench.threats import LpThreat, StAdvThreat, Threat
+from rdc_bench.threats import THREATS, Threat
 
 CASES = [
     pytest.param(name, kind, id=f"{name}-{kind}")
@@ -20,14 +20,14 @@ CASES = [
     for kind in ATTACKS.get(name).threats
 ]
 # Sizes at which some images fall and others stand, and sizes at which an undefended network is lost.
-MIDDLING = {"linf": 0.06, "l2": 0.7, "l1": 3.0, "stadv": 0.06}
-LARGE = {"linf": 0.25, "l2": 3.0, "l1": 20.0, "stadv": 0.5}
+MIDDLING = {"linf": 0.06, "l2": 0.7, "l1": 3.0, "rotation-translation": 0.5, "stadv": 0.06}
+LARGE = {"linf": 0.25, "l2": 3.0, "l1": 20.0, "rotation-translation": 3.0, "stadv": 0.5}
 
 pytestmark = pytest.mark.usefixtures("small_budgets")
 
 
 def make_threat(kind: str, eps: float) -> Threat:
-    return StAdvThreat(eps) if kind == "stadv" else LpThreat(kind, eps)  # type: ignore[arg-type]
+    return THREATS.get(kind)(eps)
 
 
 @pytest.fixture(params=["deterministic", "stochastic"])

@@ -1,0 +1,119 @@
+"""Rotations and translations that fool a model (Engstrom et al. 2019, arXiv 1712.02779)."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from rdc_bench.attacks import attack
+from rdc_bench.attacks.best import Best
+from rdc_bench.attacks.gradient import evaluate
+from rdc_bench.attacks.losses import margin
+from rdc_bench.threats import RotationTranslationThreat
+from rdc_bench.threats.rotation_translation import transform
+
+
+@attack("rotation-translation", threats=["rotation-translation"])
+def rotation_translation(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    threat: RotationTranslationThreat,
+    *,
+    generators: Sequence[torch.Generator],
+    steps: int = 20,
+    step_size: float = 0.0,
+    restarts: int = 5,
+    eot: int = 1,
+) -> Tensor:
+    """Signed gradient ascent on angle and shifts from random starts (the first-order attack of Engstrom et al. 2019).
+
+    The margin has many local maxima in these three parameters, so that restarts, or the grid, find more than steps do.
+
+    Options:
+        steps: per restart. step_size: in units of eps; 0 means 2.5 eps / steps. restarts: independent random starts.
+        eot: draws of the model's randomness averaged per step.
+    """
+    step = step_size or 2.5 * threat.eps / steps
+    best = Best(model, x)
+    for _ in range(restarts):
+        parameters = _random(threat, generators, x)
+        for i in range(steps + 1):
+            if best.complete:
+                return best.points
+            parameters.requires_grad_(True)
+            with torch.enable_grad():
+                moved = transform(x, parameters)
+            adversarial = moved.detach().clamp(0, 1)
+            value, gradient, logits = evaluate(model, adversarial, y, margin, eot)
+            best.offer(adversarial, value, logits, y)
+            if i < steps:
+                (uphill,) = torch.autograd.grad(moved, parameters, gradient)
+                parameters = (parameters.detach() + step * uphill.sign()).clamp(-threat.eps, threat.eps)
+    return best.points
+
+
+@attack("rotation-translation-grid", threats=["rotation-translation"], gradient="black-box")
+def rotation_translation_grid(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    threat: RotationTranslationThreat,
+    *,
+    generators: Sequence[torch.Generator],
+    rotations: int = 31,
+    translations: int = 5,
+    eot: int = 1,
+) -> Tensor:
+    """The worst point of a grid over angle and shifts, the strongest attack of Engstrom et al. 2019.
+
+    Options:
+        rotations: angles. translations: shifts along each axis. eot: draws of the model's randomness averaged per point.
+    """
+    angles, shifts = (torch.linspace(-threat.eps, threat.eps, count).tolist() for count in (rotations, translations))
+    points = torch.tensor(list(itertools.product(angles, shifts, shifts))).to(x)
+    best = Best(model, x)
+    for point in points:
+        if not best.complete:
+            _offer(best, model, x, y, point.expand(len(x), 3), eot)
+    return best.points
+
+
+@attack("rotation-translation-random", threats=["rotation-translation"], gradient="black-box")
+def rotation_translation_random(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    threat: RotationTranslationThreat,
+    *,
+    generators: Sequence[torch.Generator],
+    queries: int = 10,
+    eot: int = 1,
+) -> Tensor:
+    """The worst of a few random transformations (worst-of-k, Engstrom et al. 2019).
+
+    Options:
+        queries: transformations tried. eot: draws of the model's randomness averaged for each.
+    """
+    best = Best(model, x)
+    for _ in range(queries):
+        if not best.complete:
+            _offer(best, model, x, y, _random(threat, generators, x), eot)
+    return best.points
+
+
+def _random(threat: RotationTranslationThreat, generators: Sequence[torch.Generator], x: Tensor) -> Tensor:
+    """Parameters uniform within ε, (B, 3)."""
+    return threat.eps * torch.stack([2 * torch.rand(3, generator=g) - 1 for g in generators]).to(x)
+
+
+def _offer(best: Best, model: nn.Module, x: Tensor, y: Tensor, parameters: Tensor, eot: int) -> None:
+    """Show the model one transformation (B, 3) of each image."""
+    points = transform(x, parameters).clamp(0, 1)
+    with torch.no_grad():
+        logits = model(points.repeat(eot, 1, 1, 1))
+    values = margin(logits, y.repeat(eot)).unflatten(0, (eot, -1)).mean(dim=0)
+    best.offer(points, values, logits.unflatten(0, (eot, -1)).mean(dim=0), y)
