@@ -16,7 +16,7 @@ def unknown_name(kind: str, name: str, known: Iterable[str], hint: str) -> UserE
     Args:
         kind: what was looked for, e.g. ``"attack"``. hint: how to list what there is.
     """
-    names = sorted(known)
+    names = {known_name.lower(): known_name for known_name in sorted(known)}
     close = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.5)
-    meant = f" Did you mean {' or '.join(repr(c) for c in close)}?" if close else ""
+    meant = f" Did you mean {' or '.join(repr(names[c]) for c in close)}?" if close else ""
     return UserError(f"unknown {kind} {name!r}.{meant} {hint}")

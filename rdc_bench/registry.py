@@ -3,6 +3,9 @@
 Entries come from three places: this package (registered by path, imported when first asked for), installed packages (entry
 points in the group ``rdc_bench.<kind>s``) and plugin files (``--plugin FILE.py``, whose decorators register at import). A name
 that two origins claim is an error naming both. A broken entry point is a warning and never hides the others.
+
+A name with a known prefix (``foolbox:LinfPGD``) is handed to that prefix's adapter, which makes the thing when it is asked for;
+such names are not listed.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from rdc_bench.errors import UserError, unknown_name
 
@@ -41,11 +44,16 @@ class Registry(Generic[T]):
         kind: singular noun for messages, e.g. ``"attack"``; the entry-point group is ``rdc_bench.<kind>s``.
         builtin: name → ``"module:attribute"`` of what this package provides.
         type_: what entry points must lead to, if only one type will do.
+        adapters: prefix → ``"module:function"``; the function takes a whole name and returns the thing and its origin.
     """
 
-    def __init__(self, kind: str, builtin: dict[str, str], type_: type[T] | None = None) -> None:
+    def __init__(
+        self, kind: str, builtin: dict[str, str], type_: type[T] | None = None, adapters: dict[str, str] | None = None
+    ) -> None:
         self.kind = kind
         self._type = type_
+        self._adapters = adapters or {}
+        self._adapted: dict[str, Entry[T]] = {}
         self._entries: dict[str, Entry[T]] = {name: Entry(name, "rdc_bench", path) for name, path in builtin.items()}
         self._entry_points_read = False
 
@@ -64,19 +72,24 @@ class Registry(Generic[T]):
     def entry(self, name: str) -> Entry[T]:
         """The entry called ``name``; raises ``UserError`` with the nearest names when there is none."""
         self._read_entry_points()
-        if name not in self._entries:
-            raise unknown_name(self.kind, name, self._entries, f"`rdc-bench list {self.kind}s` shows them all.")
-        return self._entries[name]
+        if name in self._entries:
+            return self._entries[name]
+        prefix, colon, rest = name.partition(":")
+        if not colon or prefix not in self._adapters:
+            known = [*self._entries, *(f"{adapter}:{rest}" for adapter in self._adapters if colon)]
+            raise unknown_name(self.kind, name, known, f"`rdc-bench list {self.kind}s` shows them all.")
+        if name not in self._adapted:
+            target, origin = _imported(self._adapters[prefix])(name)
+            self._adapted[name] = Entry(name, origin, target)
+        return self._adapted[name]
 
     def get(self, name: str) -> T:
         """The thing called ``name``, imported if need be."""
         entry = self.entry(name)
         if isinstance(entry.target, str):
-            module, _, attribute = entry.target.partition(":")
-            self._entries[name] = Entry(name, entry.origin, getattr(importlib.import_module(module), attribute))
-        target = self._entries[name].target
-        assert not isinstance(target, str)
-        return target
+            entry = self._entries[name] = Entry(name, entry.origin, _imported(entry.target))
+        assert not isinstance(entry.target, str)
+        return entry.target
 
     def _read_entry_points(self) -> None:
         if self._entry_points_read:
@@ -93,6 +106,12 @@ class Registry(Generic[T]):
                     self.register(point.name, target, origin)
             except Exception as error:  # somebody else's code: whatever it raises must not hide the built-ins
                 warnings.warn(f"plugin {point.name!r} of {origin} cannot be loaded: {error}", stacklevel=2)
+
+
+def _imported(path: str) -> Any:
+    """What ``module:attribute`` leads to."""
+    module, _, attribute = path.partition(":")
+    return getattr(importlib.import_module(module), attribute)
 
 
 def origin_of(module: ModuleType | None) -> str:

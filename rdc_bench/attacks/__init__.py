@@ -14,6 +14,8 @@ takes ``generators`` instead is called with a batch and one generator per image;
 the model only on whole batches (or on ``r`` copies of the whole batch, one after the other) and never drop images on the way.
 
 The attack does not judge itself: the evaluation checks the threat set, calls the model again and decides.
+
+``foolbox:NAME``, ``torchattacks:NAME`` and ``art:NAME`` are attacks of those libraries (:mod:`rdc_bench.attacks.adapters`).
 """
 
 from __future__ import annotations
@@ -98,6 +100,7 @@ ATTACKS: Registry[Attack] = Registry(
         "rotation-translation-random": "rdc_bench.attacks.rotation_translation:rotation_translation_random",
     },
     Attack,
+    adapters=dict.fromkeys(("foolbox", "torchattacks", "art"), "rdc_bench.attacks.adapters:adapt"),
 )
 
 

@@ -41,10 +41,14 @@ def command(what: str, as_json: bool) -> None:
     for row in rows:
         table.add_row(*(escape(_text(row[column])) for column in columns))
     Console().print(table)
+    if what in _NOTES:
+        click.echo(_NOTES[what])
 
 
 #: Columns that a terminal has no room for, and that others imply.
 _JSON_ONLY = {"models": ("kind", "role", "runnable")}
+
+_NOTES = {"attacks": "And by class name: foolbox:NAME, torchattacks:NAME and art:NAME, where these libraries are installed."}
 
 
 def _text(value: Any) -> str:

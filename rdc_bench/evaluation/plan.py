@@ -88,6 +88,11 @@ class PlannedAttack:
         """The name shown in tables."""
         return self.attack.name
 
+    @property
+    def identity(self) -> list[Any]:
+        """What decides its results; for an attack of another library, that library's version as well."""
+        return [self.label, self.options, *([self.origin] if ":" in self.label else [])]
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -111,7 +116,7 @@ class Plan:
             "eps": str(self.eps.value),
             "data": self.dataset.sha256,
             "models": [[m.card.name, m.settings, sorted(m.weights.items())] for m in self.models],
-            "attacks": [[a.label, a.options] for a in self.attacks],
+            "attacks": [a.identity for a in self.attacks],
             "repeats": self.repeats,
             "seed": self.config.seed,
             "pyautoattack": metadata.version("pyautoattack"),
