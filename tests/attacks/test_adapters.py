@@ -7,6 +7,7 @@ import json
 import random
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -15,12 +16,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import rdc_bench
 from rdc_bench import UserError
 from rdc_bench.attacks import ATTACKS
 from rdc_bench.attacks.adapters import LIBRARIES, adapt
 from rdc_bench.cli import main
 from rdc_bench.evaluation.plan import PlannedAttack
-from rdc_bench.randomness import generator
+from rdc_bench.randomness import draws_for, generator
+from rdc_bench.results.store import RunFolder
 from rdc_bench.threats import LpThreat
 
 LINF = LpThreat("linf", 8 / 255)
@@ -247,6 +250,27 @@ def test_an_attack_that_does_not_seed_itself_is_seeded_by_the_generator(x: Tenso
     assert not torch.equal(first, attack_with("torchattacks:Outside", Drawing(), x, LINF, key="b"))
 
 
+@pytest.mark.usefixtures("stand_in")
+def test_a_whole_run_judges_what_libraries_return(tmp_path: Path, toys: list[str]) -> None:
+    result = rdc_bench.run(
+        models=toys,
+        threat="linf",
+        eps="8/255",
+        attacks=["torchattacks:Rude", "torchattacks:Undefined"],
+        n=12,
+        repeats=2,
+        out=tmp_path,
+    )
+    records = RunFolder(result.path).records()
+    rude, undefined = (records[records["attack"] == f"torchattacks:{name}"] for name in ("Rude", "Undefined"))
+    assert set(rude["model"]) == set(toys)
+    assert set(rude["status"]) == {"ok"}
+    assert (rude["distance"] <= 8 / 255 + 1e-6).all()
+    assert {"failed"} <= set(undefined["status"]) <= {"failed", "ok"}  # ok: misclassified from the start
+    assert not undefined["success"].any()
+    assert not result.complete
+
+
 def test_the_list_mentions_the_adapters_in_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -305,6 +329,25 @@ def test_the_optimum_on_a_linear_model_is_reached(name: str, kind: str, options:
     gained = (model(x) - model(found))[0, 0].item()
     assert gained == pytest.approx(threat.eps * reach.item(), rel=1e-3)
     assert torch.equal(found, attack_with(name, model, x, threat, **options))
+
+
+@pytest.mark.usefixtures("_library_present")
+@pytest.mark.parametrize("name", ["foolbox:LinfPGD", "torchattacks:PGDRS", "art:HopSkipJump"])
+def test_a_randomised_model_is_attacked_with_the_draws_of_its_image(
+    name: str, noisy: nn.Module, held_out: tuple[Tensor, Tensor]
+) -> None:
+    x, y = held_out[0][:1], held_out[1][:1]
+    attack = ATTACKS.get(name)
+    short = {"steps": 3, "max_iter": 1, "max_eval": 20, "init_eval": 10}
+    options = attack.options({key: value for key, value in short.items() if key in attack.defaults})
+
+    def attacked(image: int) -> Tensor:
+        with draws_for([("image", image)]):
+            return attack.function(noisy, x, y, LINF, generator=generator("a"), **options)
+
+    assert LINF.contains(x, attacked(0)).all()
+    assert torch.equal(attacked(0), attacked(0))
+    assert not torch.equal(attacked(0), attacked(1))
 
 
 @pytest.mark.usefixtures("_library_present")
