@@ -98,6 +98,7 @@ ATTACKS: Registry[Attack] = Registry(
         "rotation-translation": "rdc_bench.attacks.rotation_translation:rotation_translation",
         "rotation-translation-grid": "rdc_bench.attacks.rotation_translation:rotation_translation_grid",
         "rotation-translation-random": "rdc_bench.attacks.rotation_translation:rotation_translation_random",
+        "jpeg": "rdc_bench.attacks.jpeg:jpeg",
     },
     Attack,
     adapters=dict.fromkeys(("foolbox", "torchattacks", "art"), "rdc_bench.attacks.adapters:adapt"),

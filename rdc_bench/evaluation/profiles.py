@@ -35,6 +35,11 @@ def _norms(attacks: dict[str, dict[str, Any]]) -> dict[str, dict[str, dict[str, 
     return {"linf": attacks, "l2": attacks}
 
 
+def _jpeg(options: dict[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:
+    """PGD on JPEG coefficients under both of their norms."""
+    return {"jpeg-linf": {"jpeg": options}, "jpeg-l2": {"jpeg": options}}
+
+
 PROFILES = {
     "quick": Profile(
         note="a quick look: few images and a short attack, so robust accuracies are upper bounds with wide intervals",
@@ -44,6 +49,7 @@ PROFILES = {
             **_norms({"pgd": {"steps": 8}}),
             "l1": {"pgd": {"steps": 16}},
             "rotation-translation": {"rotation-translation": {"steps": 8, "restarts": 2}},
+            **_jpeg({"steps": 16}),
             "stadv": {"stadv": {"steps": 12, "learning_rate": 0.02}},
         },
     ),
@@ -58,6 +64,7 @@ PROFILES = {
                 "rotation-translation": {"steps": 10, "restarts": 4},
                 "rotation-translation-grid": {"rotations": 7, "translations": 3},
             },
+            **_jpeg({"steps": 40}),
             "stadv": {"stadv": {"steps": 40}},
         },
     ),
@@ -80,6 +87,7 @@ PROFILES = {
                 "rotation-translation": {"steps": 20, "restarts": 10, "eot": 4},
                 "rotation-translation-grid": {},
             },
+            **_jpeg({"steps": 200, "eot": 4}),
             "stadv": {"stadv": {"steps": 100, "eot": 4}},
         },
     ),

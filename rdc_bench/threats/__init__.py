@@ -15,6 +15,7 @@ from rdc_bench.cards import card_names, find_threat_card
 from rdc_bench.eps import Eps, parse_eps
 from rdc_bench.errors import UserError
 from rdc_bench.registry import Registry
+from rdc_bench.threats.jpeg import JpegThreat
 from rdc_bench.threats.lp import LpThreat
 from rdc_bench.threats.rotation_translation import RotationTranslationThreat
 from rdc_bench.threats.stadv import StAdvThreat
@@ -22,6 +23,7 @@ from rdc_bench.threats.stadv import StAdvThreat
 __all__ = [
     "THREATS",
     "Eps",
+    "JpegThreat",
     "LpThreat",
     "RotationTranslationThreat",
     "StAdvThreat",
@@ -57,6 +59,8 @@ THREATS: Registry[Callable[[float], Threat]] = Registry(
         "linf": "rdc_bench.threats.lp:linf",
         "l2": "rdc_bench.threats.lp:l2",
         "l1": "rdc_bench.threats.lp:l1",
+        "jpeg-linf": "rdc_bench.threats.jpeg:jpeg_linf",
+        "jpeg-l2": "rdc_bench.threats.jpeg:jpeg_l2",
         "rotation-translation": "rdc_bench.threats.rotation_translation:RotationTranslationThreat",
         "stadv": "rdc_bench.threats.stadv:StAdvThreat",
     },

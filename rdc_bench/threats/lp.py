@@ -49,23 +49,27 @@ class LpThreat:
     def project(self, x: Tensor, adversarial: Tensor) -> Tensor:
         """The nearest image in the ℓ∞ or ℓ1 set; for ℓ2, the radial projection followed by clipping, which stays inside."""
         delta = adversarial - x
-        if self.norm == "l1":
-            return (x + _project_l1(delta, x, self.eps)).clamp(0, 1)
-        within = (
-            delta.clamp(-self.eps, self.eps) if self.norm == "linf" else delta * (self.eps / _l2(delta).clamp_min(self.eps))
-        )
+        within = _project_l1(delta, x, self.eps) if self.norm == "l1" else self.within(delta)
         return (x + within).clamp(0, 1)
+
+    def within(self, delta: Tensor) -> Tensor:
+        """The nearest change of norm ε at most under ℓ∞ or ℓ2, whatever the image range."""
+        if self.norm == "linf":
+            return delta.clamp(-self.eps, self.eps)
+        return delta * (self.eps / _l2(delta).clamp_min(self.eps))
 
     def random_start(self, x: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
         """A random image of the set: uniform in the ball, clipped to [0, 1].
 
         Args: generators: one per image, or a single one for the whole batch.
         """
+        return (x + self.eps * self.uniform(x.shape, generators).to(x)).clamp(0, 1)
+
+    def uniform(self, shape: Sequence[int], generators: Sequence[torch.Generator]) -> Tensor:
+        """Points uniform in the unit ball, of shape (B, C, H, W); generators as for :meth:`random_start`."""
         if len(generators) == 1:
-            noise = self._noise(x.shape, generators[0])
-        else:
-            noise = torch.cat([self._noise(x[:1].shape, g) for g in generators])
-        return (x + self.eps * noise.to(x)).clamp(0, 1)
+            return self._noise(shape, generators[0])
+        return torch.cat([self._noise((1, *shape[1:]), g) for g in generators])
 
     def steepest(self, gradient: Tensor, at: Tensor) -> Tensor:
         """A direction of unit norm that increases a linear function most: the sign (ℓ∞) or ``g/‖g‖`` (ℓ2).
