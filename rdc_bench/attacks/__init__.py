@@ -40,12 +40,14 @@ class Attack:
     Attributes:
         function: the callable. name: its name. threats: the threat kinds it can attack under.
         gradient: how it uses the model: ``"white-box"`` (differentiates it) or ``"black-box"`` (logits only).
+        needs: the attack of another library that does its work; looked for when its options are settled.
     """
 
     name: str
     function: AttackFunction
     threats: tuple[str, ...]
     gradient: str = "white-box"
+    needs: str = ""
 
     @property
     def batched(self) -> bool:
@@ -67,7 +69,13 @@ class Attack:
         }
 
     def options(self, given: dict[str, Any]) -> dict[str, Any]:
-        """All options, defaults and ``given``; raises ``UserError`` for one that the attack does not take."""
+        """All options, defaults and ``given``.
+
+        Raises:
+            UserError: the attack does not take an option, or the library that it needs is absent.
+        """
+        if self.needs:
+            ATTACKS.get(self.needs)
         for name in given:
             if name not in self.defaults:
                 takes = ", ".join(self.defaults) or "none"
@@ -94,6 +102,7 @@ ATTACKS: Registry[Attack] = Registry(
         "autoattack": "rdc_bench.attacks.auto:autoattack_standard",
         "autoattack-plus": "rdc_bench.attacks.auto:autoattack_plus",
         "autoattack-rand": "rdc_bench.attacks.auto:autoattack_rand",
+        "ddn": "rdc_bench.attacks.ddn:ddn",
         "stadv": "rdc_bench.attacks.stadv:stadv",
         "rotation-translation": "rdc_bench.attacks.rotation_translation:rotation_translation",
         "rotation-translation-grid": "rdc_bench.attacks.rotation_translation:rotation_translation_grid",
@@ -105,13 +114,13 @@ ATTACKS: Registry[Attack] = Registry(
 )
 
 
-def attack(name: str, *, threats: Sequence[str], gradient: str = "white-box") -> Callable[[Any], Attack]:
+def attack(name: str, *, threats: Sequence[str], gradient: str = "white-box", needs: str = "") -> Callable[[Any], Attack]:
     """Register a function, or an object or class with ``__call__``, as the attack ``name`` under the given threat kinds."""
 
     def decorate(function: Any) -> Attack:
         if isinstance(function, type):
             function = function()
-        made = Attack(name, function, tuple(threats), gradient)
+        made = Attack(name, function, tuple(threats), gradient, needs)
         parameters = made._parameters
         if "generator" not in parameters and "generators" not in parameters:
             raise UserError(f"attack {name!r} takes neither `generator` nor `generators`, so its draws cannot be controlled")

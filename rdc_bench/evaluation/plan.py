@@ -91,7 +91,7 @@ class PlannedAttack:
     @property
     def identity(self) -> list[Any]:
         """What decides its results; for an attack of another library, that library's version as well."""
-        return [self.label, self.options, *([self.origin] if ":" in self.label else [])]
+        return [self.label, self.options, *([self.origin] if ":" in (self.attack.needs or self.label) else [])]
 
 
 @dataclass(frozen=True)
@@ -208,7 +208,7 @@ def _attacks(config: RunConfig, threat: Threat) -> list[PlannedAttack]:
             )
         given = {k: v for k, v in config.attack_options.items() if k in attack.defaults}
         unused -= set(given)
-        planned.append(PlannedAttack(attack, attack.options({**options, **given}), ATTACKS.entry(name).origin))
+        planned.append(PlannedAttack(attack, attack.options({**options, **given}), ATTACKS.entry(attack.needs or name).origin))
     if unused:
         planned[0].attack.options(dict.fromkeys(sorted(unused)))  # raises, naming the nearest option
     return planned

@@ -52,6 +52,30 @@ def adapt(name: str) -> tuple[Attack, str]:
     return Attack(name, _function(library, cls), norms, gradient), f"{prefix} {_version(library)}"
 
 
+def attack_in_library(
+    library: Library,
+    cls: type,
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    threat: LpThreat,
+    options: dict[str, Any],
+    seed: int,
+) -> Tensor:
+    """Run one of the library's attacks, kept apart from the model, on a batch; projected images (B, C, H, W).
+
+    Raises:
+        ValueError: what came back are no images, or holds values that are not finite.
+    """
+    with isolated(model, x, seed) as enclosed:
+        found = library.attack(cls, enclosed, x.clone(), y.clone(), threat, options, seed).detach().to(x)
+    if found.shape != x.shape:
+        raise ValueError(f"{library.name} returned shape {tuple(found.shape)} for images of shape {tuple(x.shape)}")
+    if not found.isfinite().all():
+        raise ValueError(f"{library.name} returned values that are not finite")
+    return threat.project(x, found)
+
+
 def _function(library: Library, cls: type) -> Any:
     """The library's attack as a function with the signature of attacks of this package."""
 
@@ -61,13 +85,7 @@ def _function(library: Library, cls: type) -> Any:
         scaled = library.step_sizes(cls, threat.eps)
         given = {key: scaled[key] if value is None and key in scaled else value for key, value in options.items()}
         seed = int(torch.randint(2**31, (), generator=generator))
-        with isolated(model, x, seed) as enclosed:
-            found = library.attack(cls, enclosed, x.clone(), y.clone(), threat, given, seed).detach().to(x)
-        if found.shape != x.shape:
-            raise ValueError(f"{library.name} returned shape {tuple(found.shape)} for images of shape {tuple(x.shape)}")
-        if not found.isfinite().all():
-            raise ValueError(f"{library.name} returned values that are not finite")
-        return threat.project(x, found)
+        return attack_in_library(library, cls, model, x, y, threat, given, seed)
 
     fixed = [p for p in inspect.signature(function).parameters.values() if p.kind is not p.VAR_KEYWORD]
     options = library.options(cls)
