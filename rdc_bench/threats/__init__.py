@@ -17,6 +17,7 @@ from rdc_bench.errors import UserError
 from rdc_bench.registry import Registry
 from rdc_bench.threats.jpeg import JpegThreat
 from rdc_bench.threats.lp import LpThreat
+from rdc_bench.threats.recolor import ReColorThreat
 from rdc_bench.threats.rotation_translation import RotationTranslationThreat
 from rdc_bench.threats.stadv import StAdvThreat
 
@@ -25,6 +26,7 @@ __all__ = [
     "Eps",
     "JpegThreat",
     "LpThreat",
+    "ReColorThreat",
     "RotationTranslationThreat",
     "StAdvThreat",
     "Threat",
@@ -61,6 +63,7 @@ THREATS: Registry[Callable[[float], Threat]] = Registry(
         "l1": "rdc_bench.threats.lp:l1",
         "jpeg-linf": "rdc_bench.threats.jpeg:jpeg_linf",
         "jpeg-l2": "rdc_bench.threats.jpeg:jpeg_l2",
+        "recolor": "rdc_bench.threats.recolor:ReColorThreat",
         "rotation-translation": "rdc_bench.threats.rotation_translation:RotationTranslationThreat",
         "stadv": "rdc_bench.threats.stadv:StAdvThreat",
     },

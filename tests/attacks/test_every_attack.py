@@ -20,8 +20,26 @@ CASES = [
     for kind in ATTACKS.get(name).threats
 ]
 # Sizes at which some images fall and others stand, and sizes at which an undefended network is lost.
-MIDDLING = {"linf": 0.06, "l2": 0.7, "l1": 3.0, "jpeg-linf": 0.3, "jpeg-l2": 3.0, "rotation-translation": 0.5, "stadv": 0.06}
-LARGE = {"linf": 0.25, "l2": 3.0, "l1": 20.0, "jpeg-linf": 4.0, "jpeg-l2": 20.0, "rotation-translation": 3.0, "stadv": 0.5}
+MIDDLING = {
+    "linf": 0.06,
+    "l2": 0.7,
+    "l1": 3.0,
+    "jpeg-linf": 0.3,
+    "jpeg-l2": 3.0,
+    "recolor": 0.08,
+    "rotation-translation": 0.5,
+    "stadv": 0.06,
+}
+LARGE = {
+    "linf": 0.25,
+    "l2": 3.0,
+    "l1": 20.0,
+    "jpeg-linf": 4.0,
+    "jpeg-l2": 20.0,
+    "recolor": 1.0,
+    "rotation-translation": 3.0,
+    "stadv": 0.5,
+}
 
 pytestmark = pytest.mark.usefixtures("small_budgets")
 
