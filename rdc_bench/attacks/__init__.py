@@ -109,6 +109,7 @@ ATTACKS: Registry[Attack] = Registry(
         "rotation-translation-random": "rdc_bench.attacks.rotation_translation:rotation_translation_random",
         "jpeg": "rdc_bench.attacks.jpeg:jpeg",
         "recolor": "rdc_bench.attacks.recolor:recolor",
+        "elastic": "rdc_bench.attacks.elastic:elastic",
     },
     Attack,
     adapters=dict.fromkeys(("foolbox", "torchattacks", "art"), "rdc_bench.attacks.adapters:adapt"),

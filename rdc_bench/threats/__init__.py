@@ -15,6 +15,7 @@ from rdc_bench.cards import card_names, find_threat_card
 from rdc_bench.eps import Eps, parse_eps
 from rdc_bench.errors import UserError
 from rdc_bench.registry import Registry
+from rdc_bench.threats.elastic import ElasticThreat
 from rdc_bench.threats.jpeg import JpegThreat
 from rdc_bench.threats.lp import LpThreat
 from rdc_bench.threats.recolor import ReColorThreat
@@ -23,6 +24,7 @@ from rdc_bench.threats.stadv import StAdvThreat
 
 __all__ = [
     "THREATS",
+    "ElasticThreat",
     "Eps",
     "JpegThreat",
     "LpThreat",
@@ -61,6 +63,7 @@ THREATS: Registry[Callable[[float], Threat]] = Registry(
         "linf": "rdc_bench.threats.lp:linf",
         "l2": "rdc_bench.threats.lp:l2",
         "l1": "rdc_bench.threats.lp:l1",
+        "elastic": "rdc_bench.threats.elastic:ElasticThreat",
         "jpeg-linf": "rdc_bench.threats.jpeg:jpeg_linf",
         "jpeg-l2": "rdc_bench.threats.jpeg:jpeg_l2",
         "recolor": "rdc_bench.threats.recolor:ReColorThreat",
