@@ -110,6 +110,7 @@ ATTACKS: Registry[Attack] = Registry(
         "jpeg": "rdc_bench.attacks.jpeg:jpeg",
         "recolor": "rdc_bench.attacks.recolor:recolor",
         "elastic": "rdc_bench.attacks.elastic:elastic",
+        "apgd-l1": "rdc_bench.attacks.apgd_l1:apgd_l1",
     },
     Attack,
     adapters=dict.fromkeys(("foolbox", "torchattacks", "art"), "rdc_bench.attacks.adapters:adapt"),

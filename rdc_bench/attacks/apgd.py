@@ -168,7 +168,7 @@ def _ascend(
             return
         momentum = point - previous
         previous = point
-        ahead = threat.project(x, point + _per_pixel(step_size) * threat.steepest(gradient, point))
+        ahead = threat.project(x, point + _per_pixel(step_size) * threat.steepest(gradient, x))
         if step > 1:
             mixed = point + GRADIENT_SHARE * (ahead - point) + (1 - GRADIENT_SHARE) * momentum
             ahead = threat.project(x, mixed)

@@ -52,5 +52,5 @@ def pgd(
             value, gradient, logits = evaluate(model, adversarial, y, loss_function, eot)
             best.offer(adversarial, value, logits, y)
             if i < steps:
-                adversarial = threat.project(x, adversarial + step * threat.steepest(gradient, adversarial))
+                adversarial = threat.project(x, adversarial + step * threat.steepest(gradient, x))
     return best.points

@@ -47,7 +47,7 @@ PROFILES = {
         repeats=4,
         attacks={
             **_norms({"pgd": {"steps": 8}}),
-            "l1": {"pgd": {"steps": 16}},
+            "l1": {"apgd-l1": {"steps": 25}},
             "rotation-translation": {"rotation-translation": {"steps": 8, "restarts": 2}},
             **_jpeg({"steps": 16}),
             "recolor": {"recolor": {"steps": 16}},
@@ -61,7 +61,7 @@ PROFILES = {
         repeats=10,
         attacks={
             **_norms({"apgd-dlr": {"steps": 20}, "pgd": {"steps": 20}}),
-            "l1": {"pgd": {"steps": 40}},
+            "l1": {"apgd-l1": {"steps": 40}, "pgd": {"steps": 20}},
             "rotation-translation": {
                 "rotation-translation": {"steps": 10, "restarts": 4},
                 "rotation-translation-grid": {"rotations": 7, "translations": 3},
@@ -86,7 +86,7 @@ PROFILES = {
                     "square": {"queries": 1000},
                 }
             ),
-            "l1": {"pgd": {"steps": 200, "eot": 10}, "square": {"queries": 1000}},
+            "l1": {"apgd-l1": {"eot": 20}, "pgd": {"steps": 200, "eot": 10}, "square": {"queries": 1000}},
             "rotation-translation": {
                 "rotation-translation": {"steps": 20, "restarts": 10, "eot": 4},
                 "rotation-translation-grid": {},

@@ -71,23 +71,17 @@ class LpThreat:
             return self._noise(shape, generators[0])
         return torch.cat([self._noise((1, *shape[1:]), g) for g in generators])
 
-    def steepest(self, gradient: Tensor, at: Tensor) -> Tensor:
+    def steepest(self, gradient: Tensor, x: Tensor) -> Tensor:
         """A direction of unit norm that increases a linear function most: the sign (ℓ∞) or ``g/‖g‖`` (ℓ2).
 
-        Under ℓ1, the signs of the largest ``L1_STEP_SHARE`` of the coordinates, alike in size, which is not the steepest
-        direction but makes progress on many coordinates at once (Tramèr & Boneh 2019). Coordinates that the gradient pushes out
-        of [0, 1] at the image ``at`` would waste the step and are left out (Croce & Hein 2021, arXiv 2103.01208).
+        Under ℓ1, :func:`sparse_sign` of ``L1_STEP_SHARE`` of the coordinates, which is not the steepest direction but makes
+        progress on many coordinates at once (Tramèr & Boneh 2019). ``x``: the original images.
         """
         if self.norm == "linf":
             return gradient.sign()
         if self.norm == "l2":
             return gradient / _l2(gradient).clamp_min(1e-12)
-        leaving = ((at <= 0) & (gradient < 0)) | ((at >= 1) & (gradient > 0))
-        size = gradient.abs().masked_fill(leaving, 0).flatten(1)
-        count = math.ceil(L1_STEP_SHARE * size.shape[1])
-        largest = torch.zeros_like(size).scatter(1, size.topk(count, dim=1).indices, 1.0).view_as(gradient)
-        signs = largest * gradient.masked_fill(leaving, 0).sign()
-        return signs / signs.abs().sum(dim=(1, 2, 3), keepdim=True).clamp_min(1)
+        return sparse_sign(gradient, x, torch.full((len(x),), math.ceil(L1_STEP_SHARE * x[0].numel())))
 
     def _noise(self, shape: Sequence[int], g: torch.Generator) -> Tensor:
         """Uniform in the unit ball."""
@@ -117,6 +111,18 @@ def l2(eps: float) -> LpThreat:
 def l1(eps: float) -> LpThreat:
     """The ℓ1 ball of radius ``eps``."""
     return LpThreat("l1", eps)
+
+
+def sparse_sign(gradient: Tensor, x: Tensor, count: Tensor) -> Tensor:
+    """The signs of the ``count`` (B,) largest coordinates of each gradient, (B, C, H, W), of unit ℓ1 norm together.
+
+    Coordinates of the original images ``x`` that could only leave [0, 1] would waste the step and are left out.
+    """
+    leaving = ((x <= 0) & (gradient < 0)) | ((x >= 1) & (gradient > 0))
+    gradient = gradient.masked_fill(leaving, 0)
+    rank = gradient.abs().flatten(1).argsort(dim=1, descending=True, stable=True).argsort(dim=1)
+    signs = gradient.sign() * (rank < count.to(rank)[:, None]).view_as(gradient)
+    return signs / signs.abs().sum(dim=(1, 2, 3), keepdim=True).clamp_min(1)
 
 
 def _l2(x: Tensor) -> Tensor:

@@ -66,6 +66,6 @@ def _maximise(
     for _ in range(inner.steps):
         adversarial.requires_grad_(True)
         (gradient,) = torch.autograd.grad(objective(model(adversarial)), adversarial)
-        adversarial = threat.project(x, adversarial.detach() + inner.step_size * threat.steepest(gradient, adversarial))
+        adversarial = threat.project(x, adversarial.detach() + inner.step_size * threat.steepest(gradient, x))
     model.train()
     return adversarial.detach()
