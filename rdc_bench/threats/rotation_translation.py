@@ -17,7 +17,7 @@ from scipy.optimize import least_squares
 from torch import Tensor
 from torch.nn import functional as F
 
-from rdc_bench.errors import UserError
+from rdc_bench.threats.stadv import require_plane
 
 #: One unit of the parameters.
 UNIT_ANGLE = math.radians(30)
@@ -62,8 +62,7 @@ class RotationTranslationThreat:
 
     def max_eps(self, shape: Sequence[int]) -> float:
         """A quarter turn to either side, and shifts by a third of the image."""
-        if min(shape[1:]) < 2:
-            raise UserError(f"threat rotation-translation needs images of at least 2 × 2 pixels, not {shape[1]} × {shape[2]}")
+        require_plane(self.kind, shape)
         return 3.0
 
     def contains(self, x: Tensor, adversarial: Tensor) -> Tensor:

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from rdc_bench.errors import UserError
+
 #: Slack of the membership test in pixel values; interpolation in float32 errs by about 1e-6.
 ROUNDING = 1e-5
 
@@ -43,6 +45,7 @@ class StAdvThreat:
 
     def max_eps(self, shape: Sequence[int]) -> float:
         """Half the image's width, beyond which a flow can read anything anywhere."""
+        require_plane(self.kind, shape)
         return 1.0
 
     def bounds(self, x: Tensor, eps: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -75,6 +78,12 @@ class StAdvThreat:
         """The nearest image between the pixels' bounds (with several channels: see the class)."""
         low, high = self.bounds(x)
         return adversarial.clamp(low, high).clamp(0, 1)
+
+
+def require_plane(kind: str, shape: Sequence[int]) -> None:
+    """Refuse images of shape (C, H, W) in which nothing can move."""
+    if min(shape[1:]) < 2:
+        raise UserError(f"threat {kind} needs images of at least 2 × 2 pixels, not {shape[1]} × {shape[2]}")
 
 
 def _extremal_offsets(eps: Tensor, size: int) -> list[Tensor]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from rdc_bench.attacks import ATTACKS
-from rdc_bench.randomness import draws_for
+from rdc_bench.randomness import draws_for, generator
 from rdc_bench.threats import THREATS, Threat
 
 CASES = [
@@ -105,3 +105,18 @@ def test_images_that_are_wrong_already_stay_wrong(
     x, y = held_out[0][:2], (held_out[1][:2] + 1) % 10
     adversarial = attacked(name, trained, x, y, make_threat(kind, MIDDLING[kind]))
     assert (trained(adversarial).argmax(dim=1) != y).all()
+
+
+@pytest.mark.parametrize(("name", "kind"), [case for case in CASES if case.values[1] not in ("linf", "l2")])
+@pytest.mark.parametrize("channels", [2, 3])
+def test_images_need_be_neither_grey_nor_square(name: str, kind: str, channels: int, attacked: Any) -> None:
+    g = generator(name, channels)
+    x = (1.6 * torch.rand(2, channels, 11, 14, generator=g) - 0.3).clamp(0, 1)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(channels * 11 * 14, 10, bias=False)).requires_grad_(False)
+    model[1].weight.copy_(torch.randn(model[1].weight.shape, generator=g))
+    threat = make_threat(kind, MIDDLING[kind])
+    y = model(x).argmax(dim=1)
+    adversarial = attacked(name, model, x, y, threat)
+    assert adversarial.shape == x.shape
+    assert threat.contains(x, adversarial).all()
+    assert (threat.distance(x, adversarial) <= threat.eps * 1.01).all()

@@ -75,6 +75,7 @@ def test_what_no_transformation_gives_is_outside(clothes: Tensor) -> None:
     assert threat.contains(x, threat.project(x, torch.rand_like(x))).all()
 
 
-def test_an_image_of_one_row_is_refused() -> None:
-    with pytest.raises(UserError, match="at least 2 × 2 pixels, not 1 × 8"):
-        make_threat("rotation-translation", None, (1, 1, 8))
+@pytest.mark.parametrize("name", ["rotation-translation", "stadv", "elastic"])
+def test_an_image_of_one_row_is_refused(name: str) -> None:
+    with pytest.raises(UserError, match=f"threat {name} needs images of at least 2 × 2 pixels, not 1 × 8"):
+        make_threat(name, None, (1, 1, 8))
