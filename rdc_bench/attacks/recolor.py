@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rdc_bench.attacks import attack
-from rdc_bench.attacks.best import Best
-from rdc_bench.attacks.gradient import evaluate
+from rdc_bench.attacks.ascent import ascend
 from rdc_bench.attacks.losses import objective
 from rdc_bench.threats import ReColorThreat
+from rdc_bench.threats.lp import linf
 from rdc_bench.threats.recolor import coordinates, from_coordinates
 
 #: Entries of the table along each coordinate of CIELUV, as in the paper, and along the values of a channel without colour.
@@ -43,28 +43,24 @@ def recolor(
         steps: per restart. step_size: 0 means 2.5 eps / steps. loss: ce, margin or dlr.
         eot: draws of the model's randomness averaged per step. restarts: independent random starts.
     """
-    loss_function = objective(loss)
-    step = step_size or 2.5 * threat.eps / steps
     channels = x.shape[1]
-    shape = (channels, *(COLOURS if channels == 3 else (VALUES,)))
     origin = coordinates(x)
-    best = Best(model, x)
-    for _ in range(restarts):
-        table = threat.eps * torch.stack([2 * torch.rand(shape, generator=g) - 1 for g in generators]).to(x)
-        for i in range(steps + 1):
-            if best.complete:
-                return best.points
-            table.requires_grad_(True)
-            with torch.enable_grad():
-                recoloured = from_coordinates(origin + look_up(table, origin))
-            # Colours that do not exist were moved to others, which may be further away than eps.
-            adversarial = threat.draw_within(x, recoloured.detach())
-            value, gradient, logits = evaluate(model, adversarial, y, loss_function, eot)
-            best.offer(adversarial, value, logits, y)
-            if i < steps:
-                (uphill,) = torch.autograd.grad(recoloured, table, gradient)
-                table = (table.detach() + step * uphill.sign()).clamp(-threat.eps, threat.eps)
-    return best.points
+    return ascend(
+        model,
+        x,
+        y,
+        linf(threat.eps),
+        (channels, *(COLOURS if channels == 3 else (VALUES,))),
+        lambda table: from_coordinates(origin + look_up(table, origin)),
+        generators=generators,
+        # Colours that do not exist were moved to others, which may be further away than eps.
+        allowed=lambda recoloured: threat.draw_within(x, recoloured),
+        objective=objective(loss),
+        steps=steps,
+        step_size=step_size or 2.5 * threat.eps / steps,
+        eot=eot,
+        restarts=restarts,
+    )
 
 
 def look_up(table: Tensor, places: Tensor) -> Tensor:

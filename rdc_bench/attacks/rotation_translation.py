@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from rdc_bench.attacks import attack
+from rdc_bench.attacks.ascent import ascend
 from rdc_bench.attacks.best import Best
-from rdc_bench.attacks.gradient import evaluate
 from rdc_bench.attacks.losses import margin
 from rdc_bench.threats import RotationTranslationThreat
+from rdc_bench.threats.lp import linf
 from rdc_bench.threats.rotation_translation import transform
 
 
@@ -37,23 +38,21 @@ def rotation_translation(
         steps: per restart. step_size: in units of eps; 0 means 2.5 eps / steps. restarts: independent random starts.
         eot: draws of the model's randomness averaged per step.
     """
-    step = step_size or 2.5 * threat.eps / steps
-    best = Best(model, x)
-    for _ in range(restarts):
-        parameters = _random(threat, generators, x)
-        for i in range(steps + 1):
-            if best.complete:
-                return best.points
-            parameters.requires_grad_(True)
-            with torch.enable_grad():
-                moved = transform(x, parameters)
-            adversarial = moved.detach().clamp(0, 1)
-            value, gradient, logits = evaluate(model, adversarial, y, margin, eot)
-            best.offer(adversarial, value, logits, y)
-            if i < steps:
-                (uphill,) = torch.autograd.grad(moved, parameters, gradient)
-                parameters = (parameters.detach() + step * uphill.sign()).clamp(-threat.eps, threat.eps)
-    return best.points
+    return ascend(
+        model,
+        x,
+        y,
+        linf(threat.eps),
+        (3,),
+        lambda parameters: transform(x, parameters),
+        generators=generators,
+        allowed=lambda moved: moved.clamp(0, 1),
+        objective=margin,
+        steps=steps,
+        step_size=step_size or 2.5 * threat.eps / steps,
+        eot=eot,
+        restarts=restarts,
+    )
 
 
 @attack("rotation-translation-grid", threats=["rotation-translation"], gradient="black-box")
@@ -107,7 +106,7 @@ def rotation_translation_random(
 
 def _random(threat: RotationTranslationThreat, generators: Sequence[torch.Generator], x: Tensor) -> Tensor:
     """Parameters uniform within ε, (B, 3)."""
-    return threat.eps * torch.stack([2 * torch.rand(3, generator=g) - 1 for g in generators]).to(x)
+    return threat.eps * linf(threat.eps).uniform((len(x), 3), generators).to(x)
 
 
 def _offer(best: Best, model: nn.Module, x: Tensor, y: Tensor, parameters: Tensor, eot: int) -> None:

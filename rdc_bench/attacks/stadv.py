@@ -12,6 +12,7 @@ from rdc_bench.attacks.best import Best
 from rdc_bench.attacks.gradient import evaluate
 from rdc_bench.attacks.losses import margin
 from rdc_bench.threats import StAdvThreat
+from rdc_bench.threats.lp import linf
 from rdc_bench.threats.stadv import warp
 
 #: Size of the random initial flow, as a share of eps.
@@ -41,7 +42,7 @@ def stadv(
         steps: Adam steps. learning_rate: in ``grid_sample`` coordinates. tau: weight of the roughness against the margin.
         eot: draws of the model's randomness averaged per step.
     """
-    flow = torch.stack([2 * torch.rand(*x.shape[2:], 2, generator=g) - 1 for g in generators]).to(x)
+    flow = linf(threat.eps).uniform((len(x), *x.shape[2:], 2), generators).to(x)
     flow = (INITIAL_SHARE * threat.eps * flow).requires_grad_(True)
     optimizer = torch.optim.Adam([flow], lr=learning_rate)
     best = Best(model, x)
