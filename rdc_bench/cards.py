@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -363,6 +363,11 @@ def settings(spec: ModelSpec | Mapping[str, Any]) -> dict[str, Any]:
     """
     recorded = spec if isinstance(spec, Mapping) else spec.model_dump(mode="json")
     return {key: value for key, value in recorded.items() if value is not None}
+
+
+def settings_of(cards: Iterable[ModelCard]) -> dict[str, dict[str, Any]]:
+    """The settings of a model's card and its parts', by the cards' names: with the weights, all that decides its figures."""
+    return {card.name: settings(card.model) for card in cards}
 
 
 def part_names(spec: ModelSpec) -> tuple[str, ...]:

@@ -25,7 +25,6 @@ from rdc_bench.cards import (
     RegisteredSpec,
     RobustBenchSpec,
     card_names,
-    file_sha256,
 )
 from rdc_bench.consistency import check_parts
 from rdc_bench.defenses import RDC, DiffusionClassifier, LikelihoodMaximization
@@ -33,7 +32,7 @@ from rdc_bench.diffusion import PRECONDITIONINGS, Precond
 from rdc_bench.eps import parse_eps
 from rdc_bench.errors import UserError, unknown_name
 from rdc_bench.networks import network_class
-from rdc_bench.parts import find_card, is_elsewhere, own_weights, robustbench_zoo, weights_path
+from rdc_bench.parts import check_weights, find_card, is_elsewhere, own_weights, robustbench_zoo, weights_path
 from rdc_bench.registry import Registry, origin_of
 
 Factory = Callable[[], nn.Module]
@@ -174,12 +173,7 @@ def load_weights(module: nn.Module, path: Path, sha256: str) -> None:
 
     A safetensors file, or (``.pt``) a state dict as torch saves it, of which nothing is executed.
     """
-    if not path.is_file():
-        raise UserError(f"{path}: the weights are missing")
-    if file_sha256(path) != sha256:
-        raise UserError(
-            f"{path}: SHA-256 differs from the card's; the file is damaged or another one ({path.stat().st_size} bytes)"
-        )
+    check_weights(path, sha256)
     try:
         module.load_state_dict(_read_state(path), strict=True)
     except RuntimeError as error:

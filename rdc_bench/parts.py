@@ -21,6 +21,7 @@ from rdc_bench.cards import (
     PackageWeights,
     RobustBenchSpec,
     Weights,
+    file_sha256,
     find_model_card,
     with_parts,
 )
@@ -97,6 +98,16 @@ def weights_path(loaded: LoadedCard, weights: Weights | PackageWeights) -> Path:
     if spec is None or spec.origin is None:
         raise UserError(f"{loaded.path}: its weights come with the package {weights.package}, which is not installed")
     return Path(spec.origin).parent / weights.file
+
+
+def check_weights(path: Path, sha256: str) -> None:
+    """Raise ``UserError`` unless a weights file is there and is the one that its card names."""
+    if not path.is_file():
+        raise UserError(f"{path}: the weights are missing")
+    if file_sha256(path) != sha256:
+        raise UserError(
+            f"{path}: SHA-256 differs from the card's; the file is damaged or another one ({path.stat().st_size} bytes)"
+        )
 
 
 def weight_files(loaded: LoadedCard) -> dict[str, str]:

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from rdc_bench.attacks import ATTACKS, Attack
-from rdc_bench.cards import LoadedCard, ModelCard, settings
+from rdc_bench.cards import LoadedCard, ModelCard, settings_of
 from rdc_bench.consistency import check_dataset
 from rdc_bench.data import DATASETS, Dataset, load_dataset
 from rdc_bench.eps import Eps
@@ -72,7 +72,7 @@ class PlannedModel:
     @property
     def settings(self) -> dict[str, dict[str, Any]]:
         """What decides the model's figures besides its weights, by the names of its cards."""
-        return {card.name: settings(card.model) for card in self.cards}
+        return settings_of(self.cards)
 
 
 @dataclass(frozen=True)

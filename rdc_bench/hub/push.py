@@ -9,13 +9,13 @@ from typing import Any
 import yaml
 from huggingface_hub import CommitOperationAdd
 
-from rdc_bench.cards import LoadedCard, file_sha256
+from rdc_bench.cards import LoadedCard
 from rdc_bench.errors import UserError
 from rdc_bench.hub.client import LIBRARY, client, one_line_errors
 from rdc_bench.hub.layout import CONFIG, README, RepositoryConfig, weights_beside
 from rdc_bench.hub.readme import measured, readme
 from rdc_bench.hub.reference import HubReference, is_reference
-from rdc_bench.parts import every_card, find_card
+from rdc_bench.parts import check_weights, every_card, find_card
 
 
 @dataclass(frozen=True)
@@ -69,10 +69,7 @@ def repository_files(loaded: LoadedCard) -> dict[str, bytes | Path]:
         here: dict[str, bytes | Path] = {f"{card.card.name}.yaml": _card_text(card)}
         if weights := weights_beside(card):
             path = card.path.parent / weights.file
-            if not path.is_file():
-                raise UserError(f"{path}: the weights are missing")
-            if file_sha256(path) != weights.sha256:
-                raise UserError(f"{path}: SHA-256 differs from the card's; the file is damaged or another one")
+            check_weights(path, weights.sha256)
             here[weights.file] = path
         if twice := [file for file, content in here.items() if files.get(file, content) != content]:
             raise UserError(f"{loaded.card.name!r} has two different parts with a file {twice[0]!r}; rename one of them")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from rdc_bench.cards import LoadedCard, settings
+from rdc_bench.cards import LoadedCard, settings_of
 from rdc_bench.errors import UserError
 from rdc_bench.hub.client import LIBRARY
 from rdc_bench.hub.reference import HubReference
@@ -49,7 +49,7 @@ def measured(loaded: LoadedCard, results: Path) -> list[Measured]:
 
 def _same(entry: ModelEntry, loaded: LoadedCard) -> bool:
     weights = sorted(entry.weights.values()) == sorted(weight_files(loaded).values())
-    return weights and entry.settings == {part.card.name: settings(part.card.model) for part in every_card(loaded)}
+    return weights and entry.settings == settings_of(part.card for part in every_card(loaded))
 
 
 def readme(loaded: LoadedCard, reference: HubReference, runs: list[Measured]) -> str:
