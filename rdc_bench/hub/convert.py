@@ -22,8 +22,9 @@ from rdc_bench.errors import UserError, unknown_name
 from rdc_bench.files import write_folder_atomically
 from rdc_bench.hub.architecture import NetworkSpec, arguments_of, check_fit, in_our_names, network_of
 from rdc_bench.hub.checkpoints import plain, read_checkpoint
+from rdc_bench.hub.layout import CONFIG, RepositoryConfig
 
-WEIGHTS, CONFIG = "model.safetensors", "config.json"
+WEIGHTS = "model.safetensors"
 
 
 class Shape(NamedTuple):
@@ -75,14 +76,13 @@ def convert(source: Path, dest: Path, shape: Shape, label: Label) -> Path:
         raise UserError(f"{source}: {error}") from error
     weights = safetensors.torch.save(_separate(state))
     origin = {"file": source.name, "sha256": file_sha256(source)}
-    card = _card(spec, task, label, origin, sha256(weights).hexdigest())
+    digest = sha256(weights).hexdigest()
+    card = _card(spec, task, label, origin, digest)
     described = {
-        "library_name": "rdc-bench",
-        "schema_version": 1,
-        "card": f"{label.name}.yaml",
+        **RepositoryConfig(library_name="rdc-bench", schema_version=1, card=f"{label.name}.yaml").model_dump(),
         "architecture": spec.architecture,
         "config": spec.config,
-        "weights": {"file": WEIGHTS, "sha256": sha256(weights).hexdigest()},
+        "weights": {"file": WEIGHTS, "sha256": digest},
         "converted_from": origin,
         "versions": {"rdc_bench": importlib.metadata.version("rdc_bench"), "torch": torch.__version__},
     }
