@@ -65,7 +65,7 @@ def register(name: str, model: str | None = None) -> None:
     dataset = _card(model).dataset
     if dataset not in DATASETS:
         raise unknown_name("RobustBench dataset", dataset, DATASETS, f"Model {model!r} cannot be registered there.")
-    functions = [f"{name.lower().replace('-', '_')}_{dataset}_{threat.lower()}" for threat in THREATS]
+    functions = [entries.function_name(name, dataset, threat) for threat in THREATS]
     if any(_models.get(function, model) != model or (is_model(function) and function not in _models) for function in functions):
         raise UserError(f"a model {name!r} on {dataset} is registered already; choose another name")
     for function in functions:

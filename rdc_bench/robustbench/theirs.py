@@ -27,6 +27,7 @@ from rdc_bench.availability import robustbench_file
 from rdc_bench.cards import LoadedCard, ModelCard, RobustBenchSpec, file_sha256
 from rdc_bench.errors import UserError, unknown_name
 from rdc_bench.parts import ROBUSTBENCH
+from rdc_bench.robustbench.entries import function_name
 
 SYNTAX = "write robustbench:ID (CIFAR-10, Linf) or robustbench:DATASET/THREAT/ID"
 THREATS = ("Linf", "L2", "corruptions")
@@ -104,11 +105,10 @@ def fetch(spec: RobustBenchSpec) -> list[Path]:
 
 def files(spec: RobustBenchSpec) -> dict[Path, str]:
     """Where RobustBench keeps the weights here, and their address on Google Drive; empty for a model that timm loads."""
-    name = f"{spec.id.lower().replace('-', '_')}_{spec.dataset}_{spec.threat.lower()}"
     entry = _models(spec.dataset, spec.threat).get(spec.id)
     if entry is None:
         raise unknown_name("RobustBench model", spec.id, _models(spec.dataset, spec.threat), SYNTAX)
-    if timm.is_model(name):
+    if timm.is_model(function_name(spec.id, spec.dataset, spec.threat)):
         return {}
     path = robustbench_file(spec)
     if isinstance(entry["gdrive_id"], list):  # an ensemble: a file for each member
