@@ -129,7 +129,7 @@ def train_multihead(
     source = _denoiser_for(teacher, data).to(job.device)
     config = {**source.config, "class_in_trunk": False}
     student = _seeded(lambda: EDMPrecond(**config), job.schedule.seed)
-    student.load_state_dict(source.state_dict() if start is None else load_denoiser(start).state_dict())
+    student.load_state_dict(source.state_dict() if start is None else _denoiser_for(start, data).state_dict())
     trained = job.fit(student, multihead_loss(source, log_mean, log_std, heads, loss_weight), data, progress)
     return _publish_denoiser(job, data, trained, config, f"Multi-head denoiser distilled from {teacher}", log_mean, log_std)
 
