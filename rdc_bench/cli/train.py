@@ -82,8 +82,11 @@ _noise = _with(
 )
 _network = _with(
     [
-        click.option("--fine", default=32, show_default=True, help="Channels at half resolution."),
-        click.option("--coarse", default=96, show_default=True, help="Channels at quarter resolution."),
+        click.option(
+            "--patch", default=2, show_default=True, type=click.IntRange(1), help="Pixels per side folded into channels."
+        ),
+        click.option("--fine", default=32, show_default=True, help="Channels at 1/patch of the resolution."),
+        click.option("--coarse", default=96, show_default=True, help="Channels at half of that."),
         click.option("--head", default=64, show_default=True, help="Channels of the class-specific path."),
         click.option("--head-blocks", default=2, show_default=True, help="Residual blocks of the class-specific path."),
     ]
@@ -101,6 +104,7 @@ def diffusion(
     log_mean: float,
     log_std: float,
     label_dropout: float,
+    patch: int,
     fine: int,
     coarse: int,
     head: int,
@@ -112,7 +116,7 @@ def diffusion(
     from rdc_bench.training.runs import train_diffusion
 
     job = _job(options)
-    network = {"fine": fine, "coarse": coarse, "head": head, "head_blocks": head_blocks}
+    network = {"patch": patch, "fine": fine, "coarse": coarse, "head": head, "head_blocks": head_blocks}
     with training_progress(job.name) as progress:
         path = train_diffusion(
             job,
