@@ -80,6 +80,13 @@ _noise = _with(
         click.option("--log-std", default=0.9, show_default=True, help="Standard deviation of ln σ."),
     ]
 )
+_bayes = click.option(
+    "--bayes-weight",
+    default=0.0,
+    show_default=True,
+    type=click.FloatRange(0),
+    help="Weight of the cross-entropy of Bayes' rule, which trains the classifier besides the likelihood.",
+)
 _network = _with(
     [
         click.option(
@@ -98,12 +105,18 @@ _network = _with(
 @_noise
 @click.option("--start", help="Card of an earlier denoiser to go on from; its shape is kept.")
 @click.option("--label-dropout", default=0.1, show_default=True, type=click.FloatRange(0, 1), help="Share of labels dropped.")
+@click.option(
+    "--rivals", default=2, show_default=True, type=click.IntRange(1), help="Wrong classes per image, with --bayes-weight."
+)
+@_bayes
 @_network
 def diffusion(
     start: str | None,
     log_mean: float,
     log_std: float,
     label_dropout: float,
+    rivals: int,
+    bayes_weight: float,
     patch: int,
     fine: int,
     coarse: int,
@@ -124,6 +137,8 @@ def diffusion(
             log_mean=log_mean,
             log_std=log_std,
             label_dropout=label_dropout,
+            rivals=rivals,
+            bayes_weight=bayes_weight,
             network=network,
             progress=progress,
         )
@@ -137,8 +152,16 @@ def diffusion(
 @click.option("--start", help="Card of an earlier student to go on from. Default: the teacher's weights.")
 @click.option("--heads", default=2, show_default=True, type=click.IntRange(1), help="Wrong classes per image and step.")
 @click.option("--loss-weight", default=0.02, show_default=True, help="Weight of matching the classes' diffusion losses.")
+@_bayes
 def multihead(
-    log_mean: float, log_std: float, teacher: str, start: str | None, heads: int, loss_weight: float, **options: Any
+    log_mean: float,
+    log_std: float,
+    teacher: str,
+    start: str | None,
+    heads: int,
+    loss_weight: float,
+    bayes_weight: float,
+    **options: Any,
 ) -> None:
     """Distil a class-conditional denoiser into a multi-head one."""
     from rdc_bench.cli.progress import training_progress
@@ -154,6 +177,7 @@ def multihead(
             log_std=log_std,
             heads=heads,
             loss_weight=loss_weight,
+            bayes_weight=bayes_weight,
             progress=progress,
         )
     click.echo(path)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from rdc_bench.diffusion.denoiser import one_hot
 from rdc_bench.diffusion.precondition import Precond
 
 
@@ -19,25 +19,30 @@ def edm_weight(sigma: Tensor, sigma_data: float) -> Tensor:
     return (sigma**2 + sigma_data**2) / (sigma * sigma_data) ** 2
 
 
-def denoising_loss(
-    denoiser: Precond,
-    z: Tensor,
-    labels: Tensor,
-    *,
-    sigma: Tensor,
-    noise: Tensor,
-    keep_label: Tensor,
-) -> Tensor:
+def denoising_loss(denoised: Tensor, z: Tensor, sigma: Tensor, sigma_data: float) -> Tensor:
     """EDM loss ``E λ(σ) ‖D(z + σ n; σ, y) − z‖²/d`` (Karras et al. 2022, eq. 3 and Table 1).
 
     Args:
-        z: (B, C, H, W) in [−1, 1]. labels: (B,). sigma: (B,). noise: like ``z``.
-        keep_label: bool (B,); False drops the label, which trains the unconditional denoiser with the same network.
+        denoised: ``D(z + σ n; σ, y)``, and z: (B, C, H, W) in [−1, 1]. sigma: (B,).
     Returns: scalar.
     """
-    one = one_hot(labels, denoiser.label_dim, z.dtype) * keep_label[:, None]
-    error = denoiser(z + sigma[:, None, None, None] * noise, sigma, one) - z
-    return (edm_weight(sigma, denoiser.sigma_data) * error.square().mean(dim=(1, 2, 3))).mean()
+    return (edm_weight(sigma, sigma_data) * (denoised - z).square().mean(dim=(1, 2, 3))).mean()
+
+
+def bayes_loss(denoised: Tensor, z: Tensor, sigma: Tensor, sigma_data: float) -> Tensor:
+    """``−log p(y|z_σ)`` by Bayes' rule over the diffusion losses at one noise level.
+
+    ``p(y|z_σ) = softmax_y(−λ(σ) ‖D(z_σ; σ, y) − z‖² / (d τ))`` with ``τ = BAYES_TEMPERATURE``: the classifier that the
+    denoiser will be used in, reduced to one level. Likelihood alone hardly trains the differences between classes, which are
+    a small part of it; adding this to it makes a hybrid of generative and discriminative training (Lasserre, Bishop & Minka
+    2006, "Principled hybrids of generative and discriminative models").
+
+    Args:
+        denoised: (B, m, C, H, W) for m classes, the true one first. z: (B, C, H, W) in [−1, 1]. sigma: (B,).
+    Returns: scalar, the mean over images.
+    """
+    losses = edm_weight(sigma, sigma_data)[:, None] * (denoised - z[:, None]).square().mean(dim=(2, 3, 4))
+    return F.cross_entropy(-losses / BAYES_TEMPERATURE, losses.new_zeros(len(losses), dtype=torch.long))
 
 
 def distillation_loss(
@@ -48,6 +53,7 @@ def distillation_loss(
     sigma: Tensor,
     class_labels: Tensor,
     loss_weight: float,
+    bayes_weight: float = 0.0,
 ) -> Tensor:
     """Multi-head distillation, sharpened for classification.
 
@@ -60,9 +66,12 @@ def distillation_loss(
       deviations from the classes' mean, relative to the variance that the teacher's have, with weight ``loss_weight``. This is
       the error of the denoisings in the one direction that the classifier looks at.
 
+    With ``bayes_weight`` the labels are used as well, see :func:`bayes_loss`.
+
     Args:
         z: clean images (B, C, H, W) in [−1, 1]. z_noisy: (B, C, H, W). sigma: (B,).
-        class_labels: one-hot (B, m, K); a row of zeros is the unconditional denoiser, whose loss is not compared.
+        class_labels: one-hot (B, m, K), the true class first; the last is a row of zeros, the unconditional denoiser, whose
+            loss is not compared.
     Returns: scalar.
     """
     with torch.no_grad():
@@ -73,17 +82,21 @@ def distillation_loss(
     per_image = mean.square().mean(dim=(1, 2, 3, 4)) + DIFFERENCE_WEIGHT * (error - mean).square().mean(dim=(1, 2, 3, 4))
     denoising = edm_weight(sigma, student.sigma_data) * per_image
 
-    conditional = class_labels.sum(dim=2, keepdim=True)[..., 0]
-    wanted = _deviations((target - z[:, None]).square().mean(dim=(2, 3, 4)), conditional)
-    found = _deviations((denoised - z[:, None]).square().mean(dim=(2, 3, 4)), conditional)
+    wanted, found = _deviations(target[:, :-1], z), _deviations(denoised[:, :-1], z)
     relative = (found - wanted).square().sum(dim=1) / wanted.square().sum(dim=1).clamp_min(1e-10)
-    return (denoising + loss_weight * relative).mean()
+    total = (denoising + loss_weight * relative).mean()
+    if bayes_weight:
+        total = total + bayes_weight * bayes_loss(denoised[:, :-1], z, sigma, student.sigma_data)
+    return total
 
 
-def _deviations(losses: Tensor, conditional: Tensor) -> Tensor:
-    """Losses (B, m) minus their mean over the conditional heads, and zero for the others."""
-    mean = (losses * conditional).sum(dim=1, keepdim=True) / conditional.sum(dim=1, keepdim=True)
-    return (losses - mean) * conditional
+def _deviations(denoised: Tensor, z: Tensor) -> Tensor:
+    """Diffusion losses (B, m) of the classes minus their mean."""
+    losses = (denoised - z[:, None]).square().mean(dim=(2, 3, 4))
+    return losses - losses.mean(dim=1, keepdim=True)
 
 
 DIFFERENCE_WEIGHT = 4.0
+
+#: About the temperature that calibrates a diffusion classifier of some 16 levels on validation images.
+BAYES_TEMPERATURE = 0.01

@@ -6,35 +6,56 @@ import torch
 from torch import Tensor
 
 from rdc_bench.diffusion.denoiser import one_hot
-from rdc_bench.diffusion.loss import denoising_loss, distillation_loss, training_sigma
+from rdc_bench.diffusion.loss import bayes_loss, denoising_loss, distillation_loss, training_sigma
 from rdc_bench.diffusion.precondition import Precond
 from rdc_bench.training.loop import Loss
 
 
-def teacher_loss(log_mean: float, log_std: float, label_dropout: float) -> Loss:
-    """The EDM loss with a share ``label_dropout`` of the labels dropped, for the unconditional denoiser."""
+def teacher_loss(log_mean: float, log_std: float, label_dropout: float, rivals: int = 0, bayes_weight: float = 0.0) -> Loss:
+    """The EDM loss with a share ``label_dropout`` of the labels dropped, for the unconditional denoiser.
+
+    With ``bayes_weight``, also the error of Bayes' rule (:func:`~rdc_bench.diffusion.loss.bayes_loss`) between the true class
+    and ``rivals`` others drawn per image; the loss without labels is then taken on all images, with weight ``label_dropout``.
+    """
 
     def loss(denoiser: Precond, x: Tensor, y: Tensor, g: torch.Generator) -> Tensor:
-        sigma = training_sigma(len(x), log_mean, log_std, g).to(x.device)
-        noise = torch.randn(x.shape, generator=g).to(x.device)
-        keep = (torch.rand(len(x), generator=g) >= label_dropout).to(x.device)
-        return denoising_loss(denoiser, 2 * x - 1, y, sigma=sigma, noise=noise, keep_label=keep)
+        z, sigma, z_noisy = _noisy(x, log_mean, log_std, g)
+        if not bayes_weight:
+            keep = (torch.rand(len(x), generator=g) >= label_dropout).to(x.device)
+            labels = one_hot(y, denoiser.label_dim, z.dtype) * keep[:, None]
+            return denoising_loss(denoiser(z_noisy, sigma, labels), z, sigma, denoiser.sigma_data)
+        denoised = denoiser.for_classes(z_noisy, sigma, _contenders(y, rivals, denoiser.label_dim, g))
+        likelihood, unconditional = (denoising_loss(denoised[:, column], z, sigma, denoiser.sigma_data) for column in (0, -1))
+        bayes = bayes_loss(denoised[:, :-1], z, sigma, denoiser.sigma_data)
+        return (1 - label_dropout) * likelihood + label_dropout * unconditional + bayes_weight * bayes
 
     return loss
 
 
-def multihead_loss(teacher: Precond, log_mean: float, log_std: float, heads: int, loss_weight: float) -> Loss:
+def multihead_loss(
+    teacher: Precond, log_mean: float, log_std: float, heads: int, loss_weight: float, bayes_weight: float = 0.0
+) -> Loss:
     """Distillation of the true class, ``heads`` other classes drawn per image, and the unconditional head."""
     teacher = teacher.eval().requires_grad_(False)
-    k = teacher.label_dim
 
     def loss(student: Precond, x: Tensor, y: Tensor, g: torch.Generator) -> Tensor:
-        sigma = training_sigma(len(x), log_mean, log_std, g).to(x.device)
-        noise = torch.randn(x.shape, generator=g).to(x.device)
-        others = (y.cpu()[:, None] + 1 + torch.rand(len(x), k - 1, generator=g).argsort(dim=1)[:, :heads]) % k
-        classes = one_hot(torch.cat([y[:, None], others.to(y.device)], dim=1), k, x.dtype)
-        classes = torch.cat([classes, torch.zeros_like(classes[:, :1])], dim=1)
-        z = 2 * x - 1
-        return distillation_loss(student, teacher, z, z + sigma[:, None, None, None] * noise, sigma, classes, loss_weight)
+        z, sigma, z_noisy = _noisy(x, log_mean, log_std, g)
+        classes = _contenders(y, heads, teacher.label_dim, g)
+        return distillation_loss(student, teacher, z, z_noisy, sigma, classes, loss_weight, bayes_weight)
 
     return loss
+
+
+def _noisy(x: Tensor, log_mean: float, log_std: float, g: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """Clean images in [−1, 1], the noise level drawn for each, and the noisy images."""
+    sigma = training_sigma(len(x), log_mean, log_std, g).to(x.device)
+    noise = torch.randn(x.shape, generator=g).to(x.device)
+    z = 2 * x - 1
+    return z, sigma, z + sigma[:, None, None, None] * noise
+
+
+def _contenders(y: Tensor, others: int, classes: int, g: torch.Generator) -> Tensor:
+    """One-hot (B, others + 2, K): the true class, ``others`` drawn from the rest, and a row of zeros for no class."""
+    wrong = (y.cpu()[:, None] + 1 + torch.rand(len(y), classes - 1, generator=g).argsort(dim=1)[:, :others]) % classes
+    labels = one_hot(torch.cat([y[:, None], wrong.to(y.device)], dim=1), classes, torch.get_default_dtype())
+    return torch.cat([labels, torch.zeros_like(labels[:, :1])], dim=1)

@@ -78,14 +78,17 @@ def train_diffusion(
     log_mean: float,
     log_std: float,
     label_dropout: float,
+    rivals: int = 2,
+    bayes_weight: float = 0.0,
     network: dict[str, Any],
     progress: Progress,
 ) -> Path:
-    """Train a class-conditional denoiser with the EDM loss.
+    """Train a class-conditional denoiser with the EDM loss, and with Bayes' rule when ``bayes_weight`` is not zero.
 
     Args:
         start: card of an earlier denoiser to go on from, whose shape then replaces ``network``.
         log_mean, log_std: of ``ln σ`` in training. label_dropout: share of labels dropped.
+        rivals, bayes_weight: see :func:`rdc_bench.training.diffusion.teacher_loss`.
         network: arguments of ``MultiHeadUNet`` beyond the image's shape and the classes.
     Returns: the path of its card.
     """
@@ -102,7 +105,7 @@ def train_diffusion(
     else:
         denoiser = _denoiser_for(start, data).requires_grad_(True)
         config = denoiser.config
-    trained = job.fit(denoiser, teacher_loss(log_mean, log_std, label_dropout), data, progress)
+    trained = job.fit(denoiser, teacher_loss(log_mean, log_std, label_dropout, rivals, bayes_weight), data, progress)
     return _publish_denoiser(job, data, trained, config, "Class-conditional denoiser", log_mean, log_std)
 
 
@@ -115,6 +118,7 @@ def train_multihead(
     log_std: float,
     heads: int,
     loss_weight: float,
+    bayes_weight: float = 0.0,
     progress: Progress,
 ) -> Path:
     """Distil a teacher into a multi-head student of the same shape, which starts from the teacher's weights.
@@ -122,7 +126,8 @@ def train_multihead(
     Args:
         teacher: name of its card. start: card of an earlier student to go on from.
         heads: wrong classes per image and step, besides the true one and the unconditional head.
-        loss_weight: of matching the classes' diffusion losses, see :func:`rdc_bench.diffusion.loss.distillation_loss`.
+        loss_weight: of matching the classes' diffusion losses, bayes_weight: of the true labels; see
+            :func:`rdc_bench.diffusion.loss.distillation_loss`.
     Returns: the path of the student's card.
     """
     data = job.data("train")
@@ -130,7 +135,7 @@ def train_multihead(
     config = {**source.config, "class_in_trunk": False}
     student = _seeded(lambda: EDMPrecond(**config), job.schedule.seed)
     student.load_state_dict(source.state_dict() if start is None else _denoiser_for(start, data).state_dict())
-    trained = job.fit(student, multihead_loss(source, log_mean, log_std, heads, loss_weight), data, progress)
+    trained = job.fit(student, multihead_loss(source, log_mean, log_std, heads, loss_weight, bayes_weight), data, progress)
     return _publish_denoiser(job, data, trained, config, f"Multi-head denoiser distilled from {teacher}", log_mean, log_std)
 
 

@@ -102,3 +102,37 @@ def test_matching_losses_counts_only_what_the_classifier_sees(batch: tuple[Tenso
     losses = [(d.all_classes(z_noisy, sigma) - z[:, None]).square().mean(dim=(2, 3, 4))[0] for d in (student, teacher)]
     found, wanted = (loss - loss.mean() for loss in losses)
     torch.testing.assert_close(both - plain, (found - wanted).square().sum() / wanted.square().sum())
+
+
+@pytest.mark.parametrize("stage", ["teacher", "student"])
+def test_bayes_weight_adds_the_error_of_bayes_rule_at_one_level(batch: tuple[Tensor, Tensor], stage: str) -> None:
+    model, (x, y) = denoiser(stage == "teacher"), batch
+
+    def loss(bayes_weight: float) -> Tensor:
+        if stage == "teacher":
+            return teacher_loss(0.0, 1.0, 0.1, rivals=3, bayes_weight=bayes_weight)(model, x, y, generator())
+        return multihead_loss(denoiser(True), 0.0, 1.0, heads=3, loss_weight=0.0, bayes_weight=bayes_weight)(
+            model, x, y, generator()
+        )
+
+    g, z = generator(), 2 * x - 1
+    sigma = torch.randn(6, generator=g).exp()
+    z_noisy = z + sigma[:, None, None, None] * torch.randn(z.shape, generator=g)
+    weight = (sigma**2 + model.sigma_data**2) / (sigma * model.sigma_data) ** 2
+    logits = -weight[:, None] * (model.all_classes(z_noisy, sigma) - z[:, None]).square().mean(dim=(2, 3, 4)) / 0.01
+    expected = -torch.softmax(logits, dim=1)[torch.arange(6), y].log().mean()
+    torch.testing.assert_close(loss(3.0) - loss(1.0), 2 * expected, rtol=1e-4, atol=1e-5)
+
+
+def test_teacher_with_bayes_weight_keeps_both_likelihoods(batch: tuple[Tensor, Tensor]) -> None:
+    """What is left without Bayes' term is the EDM loss with the labels and, at its share, without them."""
+    model, (x, y) = denoiser(True), batch
+    tiny = teacher_loss(0.0, 1.0, 0.25, rivals=1, bayes_weight=1e-12)(model, x, y, generator())
+    g, z = generator(), 2 * x - 1
+    sigma = torch.randn(6, generator=g).exp()
+    z_noisy = z + sigma[:, None, None, None] * torch.randn(z.shape, generator=g)
+    weight = (sigma**2 + model.sigma_data**2) / (sigma * model.sigma_data) ** 2
+    labelled, free = (
+        (weight * (model(z_noisy, sigma, labels) - z).square().mean(dim=(1, 2, 3))).mean() for labels in (y, None)
+    )
+    torch.testing.assert_close(tiny, 0.75 * labelled + 0.25 * free)
