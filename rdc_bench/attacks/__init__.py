@@ -7,7 +7,9 @@ An attack is a function (or an object with ``__call__``)::
         ...  # -> adversarial images, same shape as x
 
 ``model`` maps images (B, C, H, W) in [0, 1] to logits (B, K); ``y`` holds the true labels (B,); ``threat`` says what is
-allowed. Everything after ``*`` apart from the generator is an option, with a default.
+allowed. Everything after ``*`` apart from the generator is an option, with a default; values that its ``Literal`` type does not
+name are refused. An option ``gradient`` chooses how a model that leaves the choice is differentiated
+(:mod:`rdc_bench.attacks.gradient`), and the records name it.
 
 An attack that takes ``generator`` is called with one image at a time, so that its draws cannot depend on the batch. One that
 takes ``generators`` instead is called with a batch and one generator per image; it must treat the images independently, call
@@ -21,9 +23,9 @@ The attack does not judge itself: the evaluation checks the threat set, calls th
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args, get_origin
 
 from rdc_bench.errors import UserError, unknown_name
 from rdc_bench.registry import Registry, origin_of
@@ -41,6 +43,8 @@ class Attack:
         function: the callable. name: its name. threats: the threat kinds it can attack under.
         gradient: how it uses the model: ``"white-box"`` (differentiates it) or ``"black-box"`` (logits only).
         needs: the attack of another library that does its work; looked for when its options are settled.
+        neutral: options that do nothing at the values given here. At these values they are no part of what identifies a run, so
+            that an attack can gain an option and earlier runs are still found.
     """
 
     name: str
@@ -48,6 +52,7 @@ class Attack:
     threats: tuple[str, ...]
     gradient: str = "white-box"
     needs: str = ""
+    neutral: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def batched(self) -> bool:
@@ -72,20 +77,37 @@ class Attack:
         """All options, defaults and ``given``.
 
         Raises:
-            UserError: the attack does not take an option, or the library that it needs is absent.
+            UserError: the attack does not take an option or its value, or the library that it needs is absent.
         """
         if self.needs:
             ATTACKS.get(self.needs)
-        for name in given:
+        for name, value in given.items():
             if name not in self.defaults:
                 takes = ", ".join(self.defaults) or "none"
                 raise unknown_name(f"option of attack {self.name}", name, self.defaults, f"It takes: {takes}.")
+            choices = self._choices(name)
+            if choices and value not in choices:
+                raise unknown_name(f"{name} of attack {self.name}", str(value), choices, f"One of: {', '.join(choices)}.")
         return {**self.defaults, **given}
+
+    def in_force(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Those of the options that do something, see ``neutral``."""
+        return {name: value for name, value in options.items() if name not in self.neutral or value != self.neutral[name]}
+
+    def _choices(self, option: str) -> tuple[str, ...]:
+        """The values that an option's type names; none when it is not ``Literal``."""
+        annotation = self._parameters[option].annotation
+        if isinstance(annotation, str):  # as modules with postponed annotations leave it
+            annotation = getattr(inspect.unwrap(self._called), "__globals__", {}).get(annotation)
+        return get_args(annotation) if get_origin(annotation) is Literal else ()
+
+    @property
+    def _called(self) -> Any:
+        return self.function if inspect.isroutine(self.function) else type(self.function).__call__
 
     @property
     def _parameters(self) -> dict[str, inspect.Parameter]:
-        target = self.function if inspect.isroutine(self.function) else type(self.function).__call__
-        return dict(inspect.signature(target).parameters)
+        return dict(inspect.signature(self._called).parameters)
 
 
 ATTACKS: Registry[Attack] = Registry(
@@ -99,6 +121,7 @@ ATTACKS: Registry[Attack] = Registry(
         "fab": "rdc_bench.attacks.auto:fab",
         "fab-t": "rdc_bench.attacks.auto:fab_targeted",
         "square": "rdc_bench.attacks.auto:square",
+        "square-eot": "rdc_bench.attacks.square:square_eot",
         "autoattack": "rdc_bench.attacks.auto:autoattack_standard",
         "autoattack-plus": "rdc_bench.attacks.auto:autoattack_plus",
         "autoattack-rand": "rdc_bench.attacks.auto:autoattack_rand",
@@ -107,6 +130,7 @@ ATTACKS: Registry[Attack] = Registry(
         "jpeg": "rdc_bench.attacks.jpeg:jpeg",
         "recolor": "rdc_bench.attacks.recolor:recolor",
         "elastic": "rdc_bench.attacks.elastic:elastic",
+        "fog": "rdc_bench.attacks.fog:fog",
         "apgd-l1": "rdc_bench.attacks.apgd_l1:apgd_l1",
         "rotation-translation": "rdc_bench.attacks.rotation_translation:rotation_translation",
         "rotation-translation-grid": "rdc_bench.attacks.rotation_translation:rotation_translation_grid",
@@ -117,13 +141,23 @@ ATTACKS: Registry[Attack] = Registry(
 )
 
 
-def attack(name: str, *, threats: Sequence[str], gradient: str = "white-box", needs: str = "") -> Callable[[Any], Attack]:
-    """Register a function, or an object or class with ``__call__``, as the attack ``name`` under the given threat kinds."""
+def attack(
+    name: str,
+    *,
+    threats: Sequence[str],
+    gradient: str = "white-box",
+    needs: str = "",
+    neutral: Mapping[str, Any] | None = None,
+) -> Callable[[Any], Attack]:
+    """Register a function, or an object or class with ``__call__``, as the attack ``name`` under the given threat kinds.
+
+    The other arguments are described at :class:`Attack`.
+    """
 
     def decorate(function: Any) -> Attack:
         if isinstance(function, type):
             function = function()
-        made = Attack(name, function, tuple(threats), gradient, needs)
+        made = Attack(name, function, tuple(threats), gradient, needs, neutral or {})
         parameters = made._parameters
         if "generator" not in parameters and "generators" not in parameters:
             raise UserError(f"attack {name!r} takes neither `generator` nor `generators`, so its draws cannot be controlled")

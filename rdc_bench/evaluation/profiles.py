@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from rdc_bench.attacks import ATTACKS
 from rdc_bench.errors import UserError, unknown_name
 
 #: What `run` evaluates when no model is named.
@@ -52,6 +53,7 @@ PROFILES = {
             **_jpeg({"steps": 16}),
             "recolor": {"recolor": {"steps": 16}},
             "elastic": {"elastic": {"steps": 16}},
+            "fog": {"fog": {"steps": 16}},
             "stadv": {"stadv": {"steps": 12, "learning_rate": 0.02}},
         },
     ),
@@ -69,6 +71,7 @@ PROFILES = {
             **_jpeg({"steps": 40}),
             "recolor": {"recolor": {"steps": 40}},
             "elastic": {"elastic": {"steps": 40}},
+            "fog": {"fog": {"steps": 40}},
             "stadv": {"stadv": {"steps": 40}},
         },
     ),
@@ -94,6 +97,7 @@ PROFILES = {
             **_jpeg({"steps": 200, "eot": 4}),
             "recolor": {"recolor": {"steps": 100, "eot": 4}},
             "elastic": {"elastic": {"steps": 200, "eot": 4}},
+            "fog": {"fog": {"steps": 200, "eot": 4}},
             "stadv": {"stadv": {"steps": 100, "eot": 4}},
         },
     ),
@@ -108,8 +112,13 @@ def profile(name: str) -> Profile:
 
 
 def default_attacks(name: str, kind: str) -> dict[str, dict[str, Any]]:
-    """The attacks of a profile under a threat kind."""
-    attacks = profile(name).attacks
-    if kind not in attacks:
-        raise UserError(f"no attacks are set up for threat kind {kind!r}; name them with --attack")
-    return attacks[kind]
+    """The attacks of a profile under a threat kind; under a plugin's, which no profile has, every attack that works."""
+    attacks = profile(name).attacks.get(kind) or {able: {} for able in attacks_under(kind)}
+    if not attacks:
+        raise UserError(f"no attack works under threat kind {kind!r}; register one for it")
+    return attacks
+
+
+def attacks_under(kind: str) -> list[str]:
+    """The names of all attacks that work under a threat kind, plugins' too."""
+    return [name for name in ATTACKS.names() if kind in ATTACKS.get(name).threats]

@@ -7,15 +7,16 @@ that they can work under.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
 from rdc_bench.cards import card_names, find_threat_card
 from rdc_bench.eps import Eps, parse_eps
-from rdc_bench.errors import UserError
+from rdc_bench.errors import UserError, unknown_name
 from rdc_bench.registry import Registry
 from rdc_bench.threats.elastic import ElasticThreat
+from rdc_bench.threats.fog import FogThreat
 from rdc_bench.threats.jpeg import JpegThreat
 from rdc_bench.threats.lp import LpThreat
 from rdc_bench.threats.recolor import ReColorThreat
@@ -23,17 +24,22 @@ from rdc_bench.threats.rotation_translation import RotationTranslationThreat
 from rdc_bench.threats.stadv import StAdvThreat
 
 __all__ = [
+    "SETS",
     "THREATS",
     "ElasticThreat",
     "Eps",
+    "FogThreat",
     "JpegThreat",
     "LpThreat",
     "ReColorThreat",
     "RotationTranslationThreat",
     "StAdvThreat",
     "Threat",
+    "ThreatSet",
+    "is_seen",
     "list_threats",
     "make_threat",
+    "members",
     "parse_eps",
 ]
 
@@ -64,6 +70,7 @@ THREATS: Registry[Callable[[float], Threat]] = Registry(
         "l2": "rdc_bench.threats.lp:l2",
         "l1": "rdc_bench.threats.lp:l1",
         "elastic": "rdc_bench.threats.elastic:ElasticThreat",
+        "fog": "rdc_bench.threats.fog:FogThreat",
         "jpeg-linf": "rdc_bench.threats.jpeg:jpeg_linf",
         "jpeg-l2": "rdc_bench.threats.jpeg:jpeg_l2",
         "recolor": "rdc_bench.threats.recolor:ReColorThreat",
@@ -78,16 +85,46 @@ def list_threats() -> list[str]:
     return sorted({*card_names("threat_models"), *THREATS.names()})
 
 
+class ThreatSet(NamedTuple):
+    """A name for many threat models. ``seen``: whether those belong to it that models are commonly trained against."""
+
+    title: str
+    seen: bool
+
+
+#: Every threat model belongs to these sets by what its card says, those of the working directory and of plugins too.
+SETS = {
+    "unseen": ThreatSet("every threat that models are not commonly trained against", seen=False),
+    "all": ThreatSet("every threat", seen=True),
+}
+
+
+def is_seen(name: str) -> bool:
+    """Whether models are commonly trained against the threat called ``name``; not those without a card."""
+    return name in card_names("threat_models") and find_threat_card(name).seen
+
+
+def members(name: str) -> list[str]:
+    """The threat models of a set, those that models are trained against first."""
+    seen = [threat for threat in list_threats() if is_seen(threat)]
+    unseen = [threat for threat in list_threats() if threat not in seen]
+    return [*seen, *unseen] if SETS[name].seen else unseen
+
+
 def make_threat(name: str, eps: str | float | Eps | None, shape: tuple[int, ...]) -> tuple[Threat, Eps]:
     """The threat model called ``name`` at size ``eps`` (the card's default when None), for images of shape (C, H, W).
 
     Raises: ``UserError`` for an unknown name, an ``eps`` that is no positive number, or one beyond all sense.
     """
+    if name in SETS:
+        raise UserError(f"threat {name!r} is a set of threats; here one is needed: {', '.join(members(name))}")
     if name in card_names("threat_models"):
         card = find_threat_card(name)
         kind, size = card.kind, parse_eps(card.default_eps if eps is None else eps)
     else:
-        kind = THREATS.entry(name).name
+        if name not in THREATS.names():
+            raise unknown_name("threat", name, [*list_threats(), *SETS], "`rdc-bench list threats` shows them all.")
+        kind = name
         if eps is None:
             raise UserError(f"threat {name!r} has no card and so no default size; pass --eps")
         size = parse_eps(eps)
