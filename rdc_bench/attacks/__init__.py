@@ -122,6 +122,7 @@ ATTACKS: Registry[Attack] = Registry(
         "fab-t": "rdc_bench.attacks.auto:fab_targeted",
         "square": "rdc_bench.attacks.auto:square",
         "square-eot": "rdc_bench.attacks.square:square_eot",
+        "square-eot": "rdc_bench.attacks.square:square_eot",
         "autoattack": "rdc_bench.attacks.auto:autoattack_standard",
         "autoattack-plus": "rdc_bench.attacks.auto:autoattack_plus",
         "autoattack-rand": "rdc_bench.attacks.auto:autoattack_rand",
