@@ -26,7 +26,7 @@ from rdc_bench.evaluation.plan import Plan, PlannedModel, RunConfig, make_plan
 from rdc_bench.loading import load_resolved
 from rdc_bench.results.schema import CLEAN, AttackEntry, Failure, Manifest, ModelEntry, RunStatus
 from rdc_bench.results.store import RunFolder, Shard
-from rdc_bench.results.summary import ModelSummary, summarize
+from rdc_bench.results.summary import SENSES, ModelSummary, summarize
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class Step:
 
     done: int
     total: int
+    threat: str
     model: str
     attack: str
     robust: int
@@ -83,8 +84,8 @@ class RunResult:
 def flat(summary: ModelSummary) -> dict[str, Any]:
     """A summary as one flat row."""
     row: dict[str, Any] = {"model": summary.model, "role": summary.role, "status": summary.status}
-    rates = {"clean": summary.clean, "robust_avg": summary.avg, "robust_worst": summary.worst}
-    rates |= {f"{name}_{kind}": getattr(a, kind) for name, a in summary.attacks.items() for kind in ("avg", "worst")}
+    rates = {"clean": summary.clean, **{f"robust_{sense}": getattr(summary, sense) for sense in SENSES}}
+    rates |= {f"{name}_{sense}": getattr(a, sense) for name, a in summary.attacks.items() for sense in SENSES}
     for name, rate in rates.items():
         row |= {name: rate.value, f"{name}_low": rate.low, f"{name}_high": rate.high}
     return row | {
@@ -99,7 +100,11 @@ def run(config: RunConfig, progress: Progress = lambda step: None) -> RunResult:
 
     Raises: ``UserError`` for bad input, before anything is computed; ``KeyboardInterrupt`` after saving what was done.
     """
-    plan = make_plan(config)
+    return carry_out(make_plan(config), progress)
+
+
+def carry_out(plan: Plan, progress: Progress) -> RunResult:
+    """Evaluate a plan, as :func:`run` does."""
     folder = _folder(plan)
     if folder.exists and folder.manifest().files:
         return read_run(folder)
@@ -205,7 +210,7 @@ def _commit() -> dict[str, str]:
 
 def _execute(plan: Plan, folder: RunFolder, progress: Progress) -> list[ModelEntry]:
     """Do every shard that is not on disk yet."""
-    total = len(plan.models) * len(plan.dataset) * (1 + len(plan.attacks))
+    total = work(plan)
     done = 0
     entries: list[ModelEntry] = []
     for number, planned in enumerate(plan.models):
@@ -230,10 +235,15 @@ def _execute(plan: Plan, folder: RunFolder, progress: Progress) -> list[ModelEnt
                 robust += _robust(shard, entry.repeats)
                 judged += stop - start
                 done += stop - start
-                progress(Step(done, total, planned.card.name, attack.label if attack else CLEAN, robust, judged))
+                progress(Step(done, total, plan.config.threat, planned.card.name, attack.label if attack else CLEAN, robust, judged))
         del executor
         gc.collect()
     return entries
+
+
+def work(plan: Plan) -> int:
+    """How many images × attacks a plan asks for, the clean evaluation among them."""
+    return len(plan.models) * len(plan.dataset) * (1 + len(plan.attacks))
 
 
 def _shard_name(model: int, attack: int, start: int, stop: int) -> str:

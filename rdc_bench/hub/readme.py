@@ -128,6 +128,7 @@ def _table(manifest: Manifest, summary: ModelSummary) -> list[str]:
     rates: dict[str, Rate] = {
         "clean": summary.clean,
         "robust, average of the draws": summary.avg,
+        "robust, vote of the draws": summary.majority,
         "robust, worst of the draws": summary.worst,
     }
     rates |= {f"{name}, worst of the draws": attack.worst for name, attack in summary.attacks.items()}
@@ -139,5 +140,5 @@ def _table(manifest: Manifest, summary: ModelSummary) -> list[str]:
         "",
         "| accuracy | value |",
         "|---|---|",
-        *(f"| {name} | {100 * r.value:.1f} [{100 * r.low:.1f}, {100 * r.high:.1f}] |" for name, r in rates.items()),
+        *(f"| {name} | {rate.percent} |" for name, rate in rates.items()),
     ]

@@ -10,14 +10,12 @@ from rich.table import Table
 from rdc_bench.reporting.comparison import Comparisons, RunTable
 from rdc_bench.reporting.reported import Elsewhere
 from rdc_bench.results.statistics import Rate
-from rdc_bench.results.summary import ModelSummary
+from rdc_bench.results.summary import SENSES, ModelSummary
 
-RATES = "Accuracies in % with Wilson 95 % intervals. avg: mean over the repeats; worst: right in every repeat of every attack."
-
-
-def percent(rate: Rate) -> str:
-    """``75.0 [71.1, 78.6]``."""
-    return f"{100 * rate.value:.1f} [{100 * rate.low:.1f}, {100 * rate.high:.1f}]"
+RATES = (
+    "Accuracies in % with Wilson 95 % intervals. avg: mean over the repeats; majority: right by the vote of the repeats; "
+    "worst: right in every repeat of every attack. Of a–b, a counts undecided images as broken and b as robust."
+)
 
 
 def heading(table: RunTable) -> str:
@@ -30,7 +28,8 @@ def main_rows(table: RunTable) -> pd.DataFrame:
     """One row per model, from the most to the least robust in the worst case."""
     rows = []
     for m in table.models:
-        row = {"model": m.model, "clean": percent(m.clean), "robust avg": percent(m.avg), "robust worst": percent(m.worst)}
+        row = {"model": m.model, "clean": m.clean.percent}
+        row |= {f"robust {sense}": getattr(m, sense).percent for sense in _senses(table)}
         if any(other.undecided for other in table.models):
             row["undecided"] = str(m.undecided)
         row |= {
@@ -43,13 +42,13 @@ def main_rows(table: RunTable) -> pd.DataFrame:
 
 
 def attack_rows(table: RunTable) -> pd.DataFrame:
-    """Per model and attack, ``avg / worst`` in %, with the attacks that did not run through marked."""
+    """Per model and attack, ``avg / majority / worst`` in %, with the attacks that did not run through marked."""
     rows = []
     for m in table.models:
         row = {"model": m.model}
         for name, a in m.attacks.items():
             mark = "" if a.status == "ok" else f" ({a.failed} {a.status})"
-            row[name] = f"{100 * a.avg.value:.1f} / {100 * a.worst.value:.1f}{mark}"
+            row[name] = " / ".join(getattr(a, sense).span for sense in _senses(table)) + mark
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -82,7 +81,7 @@ def terminal(comparisons: Comparisons, console: Console) -> None:
     for table in comparisons.runs:
         console.print(_rich(main_rows(table), heading(table)))
         if len(table.manifest.attacks) > 1:
-            console.print(_rich(attack_rows(table), "by attack: avg / worst"))
+            console.print(_rich(attack_rows(table), f"by attack: {' / '.join(_senses(table))}"))
         if table.elsewhere:
             lowest = {row.model: row for row in table.elsewhere}  # they are sorted, so the last of a model is its lowest
             shown = reported_rows([row for row in table.elsewhere if lowest[row.model] is row])
@@ -102,7 +101,7 @@ def markdown(comparisons: Comparisons) -> str:
     for table in comparisons.runs:
         parts += [f"## {heading(table)}", "", _markdown(main_rows(table)), ""]
         if len(table.manifest.attacks) > 1:
-            parts += ["By attack, avg / worst in %:", "", _markdown(attack_rows(table)), ""]
+            parts += [f"By attack, {' / '.join(_senses(table))} in %:", "", _markdown(attack_rows(table)), ""]
         if table.elsewhere:
             parts += [f"{ELSEWHERE}, in %:", "", _markdown(reported_rows(table.elsewhere)), ""]
         parts += [f"{table.manifest.note.capitalize()}. Run `{table.path.name}`.", *_warnings(table), ""]
@@ -126,19 +125,26 @@ def csv(comparisons: Comparisons) -> str:
                 "profile": m.profile,
             }
             shared |= {"model": s.model, "role": s.role, "source": "measured"}
-            results = {"clean": (s.clean, s.clean, "ok"), "union": (s.avg, s.worst, s.status)}
-            results |= {name: (a.avg, a.worst, a.status) for name, a in s.attacks.items()}
-            for name, (avg, worst, status) in results.items():
-                rates = {
-                    f"{kind}{end}": getattr(rate, part)
-                    for kind, rate in (("avg", avg), ("worst", worst))
-                    for end, part in _ENDS
-                }
+            results = {"clean": (dict.fromkeys(SENSES, s.clean), "ok")}
+            results |= {
+                name: ({sense: getattr(of, sense) for sense in SENSES}, of.status)
+                for name, of in {"union": s, **s.attacks}.items()
+            }
+            for name, (by_sense, status) in results.items():
+                rates = {f"{sense}{end}": bound for sense, rate in by_sense.items() for end, bound in _bounds(rate).items()}
                 rows.append({**shared, "attack": name, "status": status, **rates, "undecided": s.undecided})
     return pd.DataFrame(rows).to_csv(index=False)
 
 
-_ENDS = (("", "value"), ("_low", "low"), ("_high", "high"))
+def _bounds(rate: Rate) -> dict[str, float]:
+    """A rate's columns by the end of their names; the upper value is the value itself where no image is undecided."""
+    return {"": rate.value, "_low": rate.low, "_high": rate.high, "_upper": rate.value if rate.upper is None else rate.upper}
+
+
+def _senses(table: RunTable) -> tuple[str, ...]:
+    """What is shown of the repeats: a vote only where some model has more than one."""
+    voting = any(entry.repeats > 1 for entry in table.manifest.models)
+    return SENSES if voting else ("avg", "worst")
 
 
 def _against(table: RunTable, model: ModelSummary) -> str:

@@ -13,6 +13,7 @@ from rdc_bench.eps import parse_eps
 from rdc_bench.errors import UserError
 from rdc_bench.results.schema import Manifest
 from rdc_bench.results.statistics import wilson
+from rdc_bench.results.summary import SENSES
 
 
 class Elsewhere(NamedTuple):
@@ -28,6 +29,7 @@ class Elsewhere(NamedTuple):
         rate = _rate(self.figure)
         attack = self.figure.attack or "unstated"
         kind = "worst" if self.figure.metric == "worst" else "avg"
+        unknown = dict.fromkeys(SENSES)
         return {
             "n": self.figure.n,
             "source": "reported",
@@ -37,8 +39,8 @@ class Elsewhere(NamedTuple):
             "title": self.title,
             "status": "reported",
             "clean": _rate(self.clean) if self.clean else None,
-            "robust": {"avg": None, "worst": None, "undecided": None, kind: rate},
-            "attacks": {attack: {"avg": None, "worst": None, "status": "reported", kind: rate}},
+            "robust": {**unknown, "undecided": None, kind: rate},
+            "attacks": {attack: {**unknown, "status": "reported", kind: rate}},
             "nfe_per_image": None,
             "seconds_per_image": None,
         }
@@ -48,7 +50,7 @@ def _rate(figure: Reported) -> dict[str, float | None]:
     """With Wilson's bounds where it is known of how many images it is."""
     if figure.n is None:
         return {"value": figure.value, "low": None, "high": None}
-    return wilson(figure.value, figure.n)._asdict()
+    return dict(wilson(figure.value, figure.n).as_json())
 
 
 def reported_elsewhere(manifest: Manifest) -> list[Elsewhere]:

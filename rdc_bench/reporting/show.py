@@ -10,7 +10,7 @@ from rdc_bench.reporting.comparison import compare
 from rdc_bench.reporting.render import terminal
 
 #: Width of tables that go into a pipe or a file, where there is no terminal to fit.
-WIDTH = 140
+WIDTH = 160
 
 
 def show_run(path: Path) -> None:

@@ -1,9 +1,10 @@
 """What a run amounts to: rates per model and attack, and over the union of attacks.
 
 Definitions. *Clean accuracy*: correct on the clean image, mean over repeats. *Robust accuracy of an attack*: correct on the
-clean and on the adversarial image, the mean over the repeats (``avg``) and in all of them (``worst``). *Robust accuracy*:
-over the union of the attacks, worst case per image. An image with an attack that failed, and that no other attack broke in
-every sense of the column, is *undecided*: the value counts it as broken and the upper bound as robust.
+clean and on the adversarial image, the mean over the repeats (``avg``), in all of them (``worst``), and by the vote of all of
+them (``majority``: the accuracy of a defender who classifies by the vote of as many draws). *Robust accuracy*: over the union
+of the attacks, worst case per image. An image with an attack that failed, and that no other attack broke in every sense of
+the column, is *undecided*: the value counts it as broken and the upper bound as robust.
 """
 
 from __future__ import annotations
@@ -16,11 +17,15 @@ import pandas as pd
 from rdc_bench.results.schema import CLEAN, Manifest
 from rdc_bench.results.statistics import Rate, wilson
 
+#: What the repeats of an image are taken together as.
+SENSES = ("avg", "majority", "worst")
+
 
 class AttackSummary(NamedTuple):
     """One attack on one model. ``status``: the worst status of any image."""
 
     avg: Rate
+    majority: Rate
     worst: Rate
     status: str
     failed: int
@@ -35,6 +40,7 @@ class ModelSummary(NamedTuple):
     status: str
     clean: Rate
     avg: Rate
+    majority: Rate
     worst: Rate
     undecided: int
     attacks: dict[str, AttackSummary]
@@ -49,11 +55,10 @@ class ModelSummary(NamedTuple):
             "title": self.title,
             "role": self.role,
             "status": self.status,
-            "clean": self.clean._asdict(),
-            "robust": {"avg": self.avg._asdict(), "worst": self.worst._asdict(), "undecided": self.undecided},
+            "clean": self.clean.as_json(),
+            "robust": {**_in_every_sense(self), "undecided": self.undecided},
             "attacks": {
-                name: {"avg": a.avg._asdict(), "worst": a.worst._asdict(), "status": a.status, "failed": a.failed}
-                for name, a in self.attacks.items()
+                name: {**_in_every_sense(a), "status": a.status, "failed": a.failed} for name, a in self.attacks.items()
             },
             "nfe_per_image": self.nfe_per_image,
             "seconds_per_image": self.seconds_per_image,
@@ -68,66 +73,97 @@ def summarize(manifest: Manifest, records: pd.DataFrame) -> list[ModelSummary]:
     ]
 
 
+def _in_every_sense(summary: ModelSummary | AttackSummary) -> dict[str, dict[str, float]]:
+    return {sense: getattr(summary, sense).as_json() for sense in SENSES}
+
+
+class _Survival(NamedTuple):
+    """What one attack left of each image, (n,): a share in [0, 1] in each sense, NaN where the attack gave no verdict."""
+
+    avg: np.ndarray
+    majority: np.ndarray
+    worst: np.ndarray
+
+    @property
+    def decided(self) -> np.ndarray:
+        """Where the attack gave a verdict, bool (n,)."""
+        return ~np.isnan(self.worst)
+
+
 def _model(name: str, card: dict[str, Any], records: pd.DataFrame, labels: list[str]) -> ModelSummary:
     clean = records[records["attack"] == CLEAN]
     n = clean["index"].nunique()
-    correct = _matrix(clean, clean["clean_prediction"] == clean["label"])
+    survivals: list[_Survival] = []
     attacks: dict[str, AttackSummary] = {}
-    rates: list[np.ndarray] = []
-    decided: list[np.ndarray] = []
     for label in labels:
         rows = records[records["attack"] == label]
-        robust = _matrix(rows, (rows["clean_prediction"] == rows["label"]) & (rows["adversarial_prediction"] == rows["label"]))
-        ok = np.all(_matrix(rows, rows["status"] == "ok"), axis=1)
-        rates.append(np.where(ok, robust.mean(axis=1), np.nan))
-        decided.append(ok)
+        survivals.append(_survival(rows))
         bad = [status for status in ("failed", "invalid") if (rows["status"] == status).any()]
-        attacks[label] = AttackSummary(*_rates(rates[-1:], decided[-1:]), bad[0] if bad else "ok", int((~ok).sum()))
-    avg, worst = _rates(rates, decided)
-    robust_images, undecided = _worst_case(rates, decided)
-    failed = any(a.failed for a in attacks.values())
+        failed = int((~survivals[-1].decided).sum())
+        attacks[label] = AttackSummary(*_rates(survivals[-1:]), bad[0] if bad else "ok", failed)
+    avg, majority, worst = _rates(survivals)
+    unbroken, decided = _union([s.worst for s in survivals]) == 1.0, _all_decided(survivals)
     return ModelSummary(
         model=name,
         title=str(card.get("title", name)),
         role=str(card.get("role", "defense")),
-        status="incomplete" if failed else "ok",
-        clean=wilson(float(correct.mean()), n),
+        status="incomplete" if any(a.failed for a in attacks.values()) else "ok",
+        clean=wilson(float((clean["clean_prediction"] == clean["label"]).mean()), n),
         avg=avg,
+        majority=majority,
         worst=worst,
-        undecided=int(undecided.sum()),
+        undecided=int((unbroken & ~decided).sum()),
         attacks=attacks,
         nfe_per_image=float(clean["nfe"].mean()),
         seconds_per_image=float(clean["seconds"].mean()),
-        robust_images=robust_images,
+        robust_images=unbroken & decided,
     )
 
 
-def _matrix(rows: pd.DataFrame, values: pd.Series) -> np.ndarray:
-    """Values as an array (images in index order, repeats)."""
-    table = rows.assign(value=values.astype(bool)).pivot(index="index", columns="repeat", values="value")
-    return table.to_numpy(dtype=bool)
+def _survival(rows: pd.DataFrame) -> _Survival:
+    label, clean, adversarial = (_matrix(rows, column) for column in ("label", "clean_prediction", "adversarial_prediction"))
+    robust = (clean == label) & (adversarial == label)
+    by_vote = _vote_is_right(clean, label) & _vote_is_right(adversarial, label)
+    decided = (rows["status"] == "ok").groupby(rows["index"]).all().to_numpy()
+    return _Survival(*(np.where(decided, share, np.nan) for share in (robust.mean(axis=1), by_vote, robust.all(axis=1))))
 
 
-def _rates(rates: list[np.ndarray], decided: list[np.ndarray]) -> tuple[Rate, Rate]:
-    """``avg`` and ``worst`` over the union of the attacks given.
+def _matrix(rows: pd.DataFrame, column: str) -> np.ndarray:
+    """Classes as an array (images in index order, repeats); −2 where there is none."""
+    table = rows.pivot(index="index", columns="repeat", values=column)
+    return table.to_numpy(dtype="float64", na_value=-2).astype(int)
+
+
+def _vote_is_right(predictions: np.ndarray, label: np.ndarray) -> np.ndarray:
+    """Whether the true class has more votes than any other, (n,). A tie is a wrong answer: it must not favour the defence.
+
+    Args: predictions, label: (n, repeats). Logits that were not finite (−1) are votes for a wrong class.
+    """
+    right = (predictions == label).sum(axis=1)
+    wrong = np.where(predictions == label, -3, predictions)  # −3: no vote
+    most = [(wrong == c).sum(axis=1) for c in np.unique(wrong) if c != -3]
+    return right > np.max([*most, np.zeros_like(right)], axis=0)
+
+
+def _rates(survivals: list[_Survival]) -> tuple[Rate, Rate, Rate]:
+    """``avg``, ``majority`` and ``worst`` over the union of the attacks given.
 
     The average takes, per image, the attack that breaks it most often over the repeats.
     """
-    known = _union(rates)
-    robust, undecided = _worst_case(rates, decided)
-    n = len(known)
-    avg = wilson(float(np.where(undecided, 0.0, known).mean()), n, upper_value=float(known.mean()))
-    worst = wilson(float(robust.mean()), n, upper_value=float((robust | undecided).mean()))
-    return avg, worst
+    decided = _all_decided(survivals)
+
+    def rate(sense: str) -> Rate:
+        known = _union([getattr(s, sense) for s in survivals])
+        return wilson(float(np.where(decided, known, 0.0).mean()), len(known), upper_value=float(known.mean()))
+
+    avg, majority, worst = (rate(sense) for sense in SENSES)
+    return avg, majority, worst
 
 
-def _worst_case(rates: list[np.ndarray], decided: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Per image: robust in all repeats of all attacks; and undecided (not broken by any, but some attack failed)."""
-    unbroken = _union(rates) == 1.0
-    all_decided = np.logical_and.reduce(decided)
-    return unbroken & all_decided, unbroken & ~all_decided
+def _all_decided(survivals: list[_Survival]) -> np.ndarray:
+    return np.logical_and.reduce([s.decided for s in survivals])
 
 
-def _union(rates: list[np.ndarray]) -> np.ndarray:
-    """Per image, the lowest rate of any attack that is known; 1 when none is."""
-    return np.nanmin(np.stack([*rates, np.ones(len(rates[0]))]), axis=0)
+def _union(shares: list[np.ndarray]) -> np.ndarray:
+    """Per image, the lowest share of any attack that is known; 1 when none is."""
+    return np.nanmin(np.stack([*shares, np.ones(len(shares[0]))]), axis=0)

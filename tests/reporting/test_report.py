@@ -59,6 +59,51 @@ def test_every_rendering_shows_every_model_with_intervals(results):
     assert "upper bounds" in markdown(tables)  # what the quick profile is, is said with its figures
 
 
+def test_the_vote_is_shown_everywhere(results):
+    tables = compare(results)
+    console = Console(width=160, record=True, file=io.StringIO())
+    terminal(tables, console)
+    assert "robust majority" in console.export_text()
+    page = markdown(tables)
+    assert "robust majority" in page
+    assert "avg / majority / worst" in page
+    for row in csv.DictReader(io.StringIO(render_csv(tables))):
+        assert float(row["worst"]) <= float(row["majority"]) <= 1
+        assert float(row["majority_upper"]) == float(row["majority"])  # nothing is undecided here
+    for row in tables.as_json()["rows"]:
+        assert set(row["robust"]["majority"]) == {"value", "low", "high"}
+
+
+def test_without_a_randomised_model_there_is_no_vote_to_show(tmp_path, toys):
+    rdc_bench.run(models=["toy"], attacks=["pgd", "fgsm"], n=4, out=tmp_path)
+    assert "majority" not in markdown(compare(tmp_path)).partition("##")[2]
+
+
+def test_undecided_images_are_an_interval_in_every_rendering(tmp_path, registered):
+    def fails(model, x, y, threat, *, generator):
+        raise RuntimeError("no memory")
+
+    def idle(model, x, y, threat, *, generator):
+        return x
+
+    registered.attack("fails", fails)
+    registered.attack("idle", idle)
+    registered.model("hardly-noisy", lambda: registered.toy(noise=0.01))
+    rdc_bench.run(models=["hardly-noisy"], attacks=["idle", "fails"], n=20, repeats=3, out=tmp_path)
+    tables = compare(tmp_path)
+    (summary,) = tables.runs[0].models
+    assert summary.undecided > 0
+    console = Console(width=160, record=True, file=io.StringIO())
+    terminal(tables, console)
+    for text in (console.export_text(), markdown(tables)):
+        assert f"0.0–{100 * summary.worst.upper:.1f} [" in text
+        assert f"0.0–{100 * summary.majority.upper:.1f} [" in text
+        assert f"({summary.attacks['fails'].failed} failed)" in text
+    (row,) = (r for r in csv.DictReader(io.StringIO(render_csv(tables))) if r["attack"] == "union")
+    assert (float(row["worst"]), float(row["worst_upper"])) == (0.0, pytest.approx(summary.worst.upper))
+    assert tables.as_json()["rows"][0]["robust"]["avg"]["upper"] == pytest.approx(summary.avg.upper)
+
+
 def test_unfinished_runs_are_left_out_and_named(results):
     run = next(results.glob("*/run.json"))
     other = results / "other"

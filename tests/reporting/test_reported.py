@@ -49,7 +49,7 @@ def test_figures_of_the_same_dataset_and_threat_are_rows_marked_as_reported(resu
         ("reported", "paper B", "competitor"),
     ]
     assert set(measured) - {"role"} <= set(robust)
-    assert robust["robust"]["avg"] == {**wilson(0.43, 100)._asdict()}
+    assert robust["robust"]["avg"] == wilson(0.43, 100).as_json()
     assert robust["clean"]["value"] == 0.9
     assert worst["robust"]["worst"]["value"] == 0.125
     assert worst["robust"]["avg"] is None

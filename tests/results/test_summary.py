@@ -1,7 +1,11 @@
 """The definitions of the figures, on records written by hand."""
 
+from collections import Counter
+
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rdc_bench.results.summary import _model
 
@@ -77,3 +81,57 @@ def test_the_worst_status_of_an_attack_is_shown():
     assert s.attacks["a"].status == "invalid"
     assert s.undecided == 1
     assert s.worst.value == 0.75
+
+
+@pytest.mark.parametrize(
+    ("votes", "right"),
+    [
+        ((1, 1, 1), True),
+        ((1, 1, 2), True),
+        ((1, 2, 2), False),
+        ((1, 2, 3, 1), True),  # a plurality is enough
+        ((1, 1, 2, 2), False),  # a tie does not favour the defence
+        ((1, 2, 3), False),
+        ((1, -1, -1), False),  # logits that are not finite
+        ((2, 2, 2), False),
+    ],
+)
+def test_the_vote_of_the_repeats(votes, right):
+    n = len(votes)
+    clean = rows("clean", 0, 1, (1,) * n, (None,) * n)
+    s = summary(clean, rows("a", 0, 1, (1,) * n, votes), labels=("a",))
+    assert s.majority.value == s.attacks["a"].majority.value == float(right)
+    wrong_when_clean = rows("a", 0, 1, votes, (1,) * n)
+    assert summary(clean, wrong_when_clean, labels=("a",)).majority.value == float(right)
+
+
+@given(st.lists(st.lists(st.integers(-1, 3), min_size=5, max_size=5), min_size=1, max_size=6))
+def test_the_vote_agrees_with_counting_and_lies_above_the_worst_case(adversarial):
+    clean = [rows("clean", i, 1, (1,) * 5, (None,) * 5) for i in range(len(adversarial))]
+    s = summary(*clean, *(rows("a", i, 1, (1,) * 5, found) for i, found in enumerate(adversarial)), labels=("a",))
+    ranked = [Counter(found).most_common() for found in adversarial]
+    right = [r[0][0] == 1 and (len(r) == 1 or r[0][1] > r[1][1]) for r in ranked]
+    assert s.majority.value == pytest.approx(sum(right) / len(right))
+    assert s.worst.value <= s.majority.value
+
+
+def test_the_vote_is_taken_attack_by_attack_and_the_worst_attack_counts():
+    a = [rows("a", i, 1, (1, 1, 1), (1, 1, 2)) for i in range(2)]
+    b = [rows("b", 0, 1, (1, 1, 1), (1, 2, 2)), rows("b", 1, 1, (1, 1, 1), (2, 1, 1))]
+    s = summary(*(rows("clean", i, 1, (1, 1, 1), (None,) * 3) for i in range(2)), *a, *b)
+    assert [s.attacks[name].majority.value for name in "ab"] == [1.0, 0.5]
+    assert (s.majority.value, s.worst.value) == (0.5, 0.0)
+
+
+def test_undecided_images_make_every_figure_an_interval_that_counts_them_as_broken():
+    a = [rows("a", i, 1, (1, 1), (None, None), "failed") for i in range(4)]
+    b = [rows("b", 0, 1, (1, 1), (2, 2)), *(rows("b", i, 1, (1, 1), (1, 2)) for i in (1, 2)), rows("b", 3, 1, (1, 1), (1, 1))]
+    s = summary(*CLEAN, *a, *b)
+    assert (s.avg.value, s.avg.upper) == (0.0, 0.5)  # attack b has broken images 1 and 2 in half of the draws only
+    assert (s.majority.value, s.majority.upper) == (0.0, 0.25)
+    assert (s.worst.value, s.worst.upper) == (0.0, 0.25)
+    assert s.undecided == 1
+    assert s.attacks["b"].avg.upper is None
+    assert s.avg.percent.startswith("0.0–50.0 [0.0, ")
+    assert s.as_json()["robust"]["majority"]["upper"] == 0.25
+    assert "upper" not in s.as_json()["attacks"]["b"]["majority"]
