@@ -132,6 +132,7 @@ ATTACKS: Registry[Attack] = Registry(
         "recolor": "rdc_bench.attacks.recolor:recolor",
         "elastic": "rdc_bench.attacks.elastic:elastic",
         "fog": "rdc_bench.attacks.fog:fog",
+        "patch": "rdc_bench.attacks.patch:patch",
         "apgd-l1": "rdc_bench.attacks.apgd_l1:apgd_l1",
         "rotation-translation": "rdc_bench.attacks.rotation_translation:rotation_translation",
         "rotation-translation-grid": "rdc_bench.attacks.rotation_translation:rotation_translation_grid",

@@ -28,6 +28,7 @@ def ascend(
     step_size: float,
     eot: int,
     restarts: int,
+    best: Best | None = None,
     usable: Callable[[Tensor, Tensor], Tensor] = lambda transformed, gradient: gradient,
 ) -> Tensor:
     """The most adversarial of the images that steepest ascent within ``ball`` visits from random starts.
@@ -38,8 +39,9 @@ def ascend(
         allowed: transformed images to images that may be returned; the gradient is taken as if it changed nothing.
         usable: the part of the gradient at the transformed images that a change of the parameters can follow.
         steps: per restart. step_size: in the parameters' unit. eot: draws of the model's randomness averaged per step.
+        best: what earlier searches found, to which this one adds.
     """
-    best = Best(model, x)
+    best = best or Best(model, x)
     for _ in range(restarts):
         parameters = ball.eps * ball.uniform((len(x), *shape), generators).to(x)
         for i in range(steps + 1):

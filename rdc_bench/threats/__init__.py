@@ -19,6 +19,7 @@ from rdc_bench.threats.elastic import ElasticThreat
 from rdc_bench.threats.fog import FogThreat
 from rdc_bench.threats.jpeg import JpegThreat
 from rdc_bench.threats.lp import LpThreat
+from rdc_bench.threats.patch import PatchThreat
 from rdc_bench.threats.recolor import ReColorThreat
 from rdc_bench.threats.rotation_translation import RotationTranslationThreat
 from rdc_bench.threats.stadv import StAdvThreat
@@ -31,6 +32,7 @@ __all__ = [
     "FogThreat",
     "JpegThreat",
     "LpThreat",
+    "PatchThreat",
     "ReColorThreat",
     "RotationTranslationThreat",
     "StAdvThreat",
@@ -73,6 +75,7 @@ THREATS: Registry[Callable[[float], Threat]] = Registry(
         "fog": "rdc_bench.threats.fog:FogThreat",
         "jpeg-linf": "rdc_bench.threats.jpeg:jpeg_linf",
         "jpeg-l2": "rdc_bench.threats.jpeg:jpeg_l2",
+        "patch": "rdc_bench.threats.patch:PatchThreat",
         "recolor": "rdc_bench.threats.recolor:ReColorThreat",
         "rotation-translation": "rdc_bench.threats.rotation_translation:RotationTranslationThreat",
         "stadv": "rdc_bench.threats.stadv:StAdvThreat",
