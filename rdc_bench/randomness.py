@@ -90,6 +90,20 @@ def only_row(index: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def common_draws(batch: int) -> Iterator[None]:
+    """Inside, the model sees the same draws at every call (common random numbers): its noise is fixed for the time being.
+
+    They are those of the next call within the surrounding :func:`draws_for`; copies of a batch still differ from one another.
+    Without an announcement around it, they are fresh entropy for ``batch`` images.
+    """
+    draws = _draws.get()
+    rows = draws.rows if draws else row_keys(batch)
+    calls = [itertools.repeat(next(calls)) for calls in draws.calls] if draws else [itertools.repeat(0)] * batch
+    with _announced(_Draws(rows, calls)):
+        yield
+
+
+@contextlib.contextmanager
 def _announced(draws: _Draws | None) -> Iterator[None]:
     token = _draws.set(draws)
     try:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from rdc_bench.attacks import attack
 from rdc_bench.attacks.best import Best
-from rdc_bench.attacks.gradient import evaluate
+from rdc_bench.attacks.gradient import NEUTRAL, Gradient, Noise, attacked_as, evaluate
 from rdc_bench.attacks.losses import Objective, cross_entropy, dlr, dlr_targeted
 from rdc_bench.errors import UserError
 from rdc_bench.threats import LpThreat
@@ -23,7 +23,7 @@ from rdc_bench.threats import LpThreat
 GRADIENT_SHARE = 0.75
 
 
-@attack("apgd-ce", threats=["linf", "l2"])
+@attack("apgd-ce", threats=["linf", "l2"], neutral=NEUTRAL)
 def apgd_ce(
     model: nn.Module,
     x: Tensor,
@@ -35,19 +35,24 @@ def apgd_ce(
     eot: int = 1,
     restarts: int = 1,
     rho: float = 0.75,
+    gradient: Gradient = "exact",
+    noise: Noise = "fresh",
 ) -> Tensor:
     """Auto-PGD on the cross-entropy (Croce & Hein 2020, arXiv 2003.01690).
 
     Options:
         steps: per restart. eot: draws of the model's randomness averaged per step. restarts: independent random starts.
         rho: share of rising steps below which the step size is halved.
+        gradient: exact, bpda or surrogate, where the model leaves the choice.
+        noise: of a randomised model, fresh at each step or common to all.
     """
-    best = Best(model, x)
-    _offer_clean(best, _mean_logits(model, x, eot), x, y)
-    return _maximise(model, x, y, threat, generators, [cross_entropy], best, steps, eot, restarts, rho)
+    with attacked_as(model, len(x), gradient, noise) as seen:
+        best = Best(seen, x)
+        _offer_clean(best, _mean_logits(seen, x, eot), x, y)
+        return _maximise(seen, x, y, threat, generators, [cross_entropy], best, steps, eot, restarts, rho)
 
 
-@attack("apgd-dlr", threats=["linf", "l2"])
+@attack("apgd-dlr", threats=["linf", "l2"], neutral=NEUTRAL)
 def apgd_dlr(
     model: nn.Module,
     x: Tensor,
@@ -59,16 +64,19 @@ def apgd_dlr(
     eot: int = 1,
     restarts: int = 1,
     rho: float = 0.75,
+    gradient: Gradient = "exact",
+    noise: Noise = "fresh",
 ) -> Tensor:
     """Auto-PGD on the difference of logits ratio (Croce & Hein 2020, arXiv 2003.01690). Options as for apgd-ce."""
-    logits = _mean_logits(model, x, eot)
-    require_classes("apgd-dlr", logits, 3)
-    best = Best(model, x)
-    _offer_clean(best, logits, x, y)
-    return _maximise(model, x, y, threat, generators, [dlr], best, steps, eot, restarts, rho)
+    with attacked_as(model, len(x), gradient, noise) as seen:
+        logits = _mean_logits(seen, x, eot)
+        require_classes("apgd-dlr", logits, 3)
+        best = Best(seen, x)
+        _offer_clean(best, logits, x, y)
+        return _maximise(seen, x, y, threat, generators, [dlr], best, steps, eot, restarts, rho)
 
 
-@attack("apgd-t", threats=["linf", "l2"])
+@attack("apgd-t", threats=["linf", "l2"], neutral=NEUTRAL)
 def apgd_targeted(
     model: nn.Module,
     x: Tensor,
@@ -81,20 +89,23 @@ def apgd_targeted(
     restarts: int = 1,
     rho: float = 0.75,
     n_target_classes: int = 9,
+    gradient: Gradient = "exact",
+    noise: Noise = "fresh",
 ) -> Tensor:
     """Auto-PGD towards each of the likeliest wrong classes (Croce & Hein 2020, arXiv 2003.01690, eq. 7).
 
     Options:
         n_target_classes: how many, at most K − 1; steps and restarts are for each. The others as for apgd-ce.
     """
-    logits = _mean_logits(model, x, eot)
-    require_classes("apgd-t", logits, 4)
-    best = Best(model, x)
-    _offer_clean(best, logits, x, y)
-    wrong = logits.scatter(1, y[:, None], -torch.inf)
-    targets = wrong.topk(min(n_target_classes, logits.shape[1] - 1), dim=1).indices
-    objectives = [_towards(target) for target in targets.unbind(dim=1)]
-    return _maximise(model, x, y, threat, generators, objectives, best, steps, eot, restarts, rho)
+    with attacked_as(model, len(x), gradient, noise) as seen:
+        logits = _mean_logits(seen, x, eot)
+        require_classes("apgd-t", logits, 4)
+        best = Best(seen, x)
+        _offer_clean(best, logits, x, y)
+        wrong = logits.scatter(1, y[:, None], -torch.inf)
+        targets = wrong.topk(min(n_target_classes, logits.shape[1] - 1), dim=1).indices
+        objectives = [_towards(target) for target in targets.unbind(dim=1)]
+        return _maximise(seen, x, y, threat, generators, objectives, best, steps, eot, restarts, rho)
 
 
 def require_classes(name: str, logits: Tensor, least: int) -> None:

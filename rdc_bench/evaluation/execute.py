@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rdc_bench.attacks.gradient import gradient_kind
 from rdc_bench.evaluation.judge import OK, Verdict, check, predictions
 from rdc_bench.evaluation.metering import Meter, metered
 from rdc_bench.evaluation.plan import Plan, PlannedAttack
@@ -69,7 +70,7 @@ class Executor:
         predicted = predictions(self.model, adversarial, self._keys(planned.label, range(start, stop)), self.repeats)
         distance = self.plan.threat.distance(x, adversarial)
         attacked = set(todo.tolist())
-        gradient = "none" if planned.attack.gradient == "black-box" else getattr(self.model, "gradient", "exact")
+        gradient = "none" if planned.attack.gradient == "black-box" else gradient_kind(self.model, planned.options)
         rows = []
         for i, verdict in enumerate(verdicts):
             spent = cost if i in attacked else _NOTHING

@@ -91,7 +91,11 @@ class PlannedAttack:
     @property
     def identity(self) -> list[Any]:
         """What decides its results; for an attack of another library, that library's version as well."""
-        return [self.label, self.options, *([self.origin] if ":" in (self.attack.needs or self.label) else [])]
+        return [
+            self.label,
+            self.attack.in_force(self.options),
+            *([self.origin] if ":" in (self.attack.needs or self.label) else []),
+        ]
 
 
 @dataclass(frozen=True)
