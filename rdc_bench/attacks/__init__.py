@@ -117,6 +117,7 @@ ATTACKS: Registry[Attack] = Registry(
         "pgd": "rdc_bench.attacks.pgd:pgd",
         "apgd-ce": "rdc_bench.attacks.apgd:apgd_ce",
         "apgd-dlr": "rdc_bench.attacks.apgd:apgd_dlr",
+        "apgd-margin": "rdc_bench.attacks.apgd:apgd_margin",
         "apgd-t": "rdc_bench.attacks.apgd:apgd_targeted",
         "fab": "rdc_bench.attacks.auto:fab",
         "fab-t": "rdc_bench.attacks.auto:fab_targeted",

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from rdc_bench.attacks import attack
 from rdc_bench.attacks.best import Best
 from rdc_bench.attacks.gradient import NEUTRAL, Gradient, Noise, attacked_as, evaluate
-from rdc_bench.attacks.losses import Objective, cross_entropy, dlr, dlr_targeted
+from rdc_bench.attacks.losses import Objective, cross_entropy, dlr, dlr_targeted, margin
 from rdc_bench.errors import UserError
 from rdc_bench.threats import LpThreat
 
@@ -76,6 +76,28 @@ def apgd_dlr(
         return _maximise(seen, x, y, threat, generators, [dlr], best, steps, eot, restarts, rho)
 
 
+@attack("apgd-margin", threats=["linf", "l2"], neutral=NEUTRAL)
+def apgd_margin(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    threat: LpThreat,
+    *,
+    generators: Sequence[torch.Generator],
+    steps: int = 100,
+    eot: int = 1,
+    restarts: int = 1,
+    rho: float = 0.75,
+    gradient: Gradient = "exact",
+    noise: Noise = "fresh",
+) -> Tensor:
+    """Auto-PGD on the margin of the logits, which neither saturates nor needs three classes. Options as for apgd-ce."""
+    with attacked_as(model, len(x), gradient, noise) as seen:
+        best = Best(seen, x)
+        _offer_clean(best, _mean_logits(seen, x, eot), x, y)
+        return _maximise(seen, x, y, threat, generators, [margin], best, steps, eot, restarts, rho)
+
+
 @attack("apgd-t", threats=["linf", "l2"], neutral=NEUTRAL)
 def apgd_targeted(
     model: nn.Module,
@@ -113,7 +135,7 @@ def require_classes(name: str, logits: Tensor, least: int) -> None:
     if logits.shape[1] < least:
         raise UserError(
             f"attack {name} needs a model with at least {least} classes, and this one has {logits.shape[1]}; "
-            "apgd-ce, pgd, fab and square work with any number"
+            "apgd-ce, apgd-margin, pgd, fab and square work with any number"
         )
 
 

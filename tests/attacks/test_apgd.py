@@ -148,7 +148,7 @@ def test_checkpoints_are_those_of_the_paper() -> None:
     assert list(checkpoints(1)) == [1]
 
 
-@pytest.mark.parametrize("name", ["fgsm", "pgd", "apgd-ce"])
+@pytest.mark.parametrize("name", ["fgsm", "pgd", "apgd-ce", "apgd-margin"])
 @pytest.mark.parametrize("kind", ["linf", "l2"])
 def test_reaches_the_optimum_of_a_linear_model(name: str, kind: Any, attacked: Any) -> None:
     weight = torch.randn(100, generator=torch.Generator().manual_seed(0))

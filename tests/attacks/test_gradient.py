@@ -97,7 +97,7 @@ def test_models_that_approximate_nothing_are_taken_as_they_are(trained: nn.Modul
     assert gradient_kind(Wrapped(rdc(gradient="bpda")), {"gradient": "exact"}) == "exact"
 
 
-@pytest.mark.parametrize("name", ["pgd", "apgd-ce", "apgd-dlr", "apgd-t"])
+@pytest.mark.parametrize("name", ["pgd", "apgd-ce", "apgd-dlr", "apgd-margin", "apgd-t"])
 @pytest.mark.parametrize("option", [{"gradient": "bpda"}, {"gradient": "surrogate"}, {"noise": "common"}])
 def test_every_choice_is_heard_and_does_not_depend_on_the_batch(name: str, option: dict[str, str], attacked: Any) -> None:
     model, threat = rdc(steps=2), LpThreat("l2", 0.5)  # under linf, signs of gradients agree where gradients differ
