@@ -58,3 +58,9 @@ def ascend(
                 parameters = parameters.detach()
                 parameters = ball.within(parameters + step_size * ball.steepest(uphill, parameters))
     return best.points
+
+
+def inward(changed: Tensor, gradient: Tensor) -> Tensor:
+    """The part of ``gradient`` at images that will be clipped to [0, 1] which does not push a pixel further out."""
+    stuck = ((changed < 0) & (gradient < 0)) | ((changed > 1) & (gradient > 0))
+    return gradient.masked_fill(stuck, 0)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from rdc_bench.attacks import attack
-from rdc_bench.attacks.ascent import ascend
+from rdc_bench.attacks.ascent import ascend, inward
 from rdc_bench.attacks.losses import objective
 from rdc_bench.threats import JpegThreat
 from rdc_bench.threats.jpeg import change_of, coefficients
@@ -44,7 +44,7 @@ def jpeg(
         lambda perturbation: x + change_of(perturbation, x.shape[2:]),
         generators=generators,
         allowed=lambda changed: changed.clamp(0, 1),
-        usable=_inward,
+        usable=inward,
         objective=objective(loss),
         steps=steps,
         step_size=step_size or threat.eps / math.sqrt(steps),

@@ -17,11 +17,13 @@ from rdc_bench.errors import UserError, unknown_name
 from rdc_bench.registry import Registry
 from rdc_bench.threats.elastic import ElasticThreat
 from rdc_bench.threats.fog import FogThreat
+from rdc_bench.threats.gabor import GaborThreat
 from rdc_bench.threats.jpeg import JpegThreat
 from rdc_bench.threats.lp import LpThreat
 from rdc_bench.threats.patch import PatchThreat
 from rdc_bench.threats.recolor import ReColorThreat
 from rdc_bench.threats.rotation_translation import RotationTranslationThreat
+from rdc_bench.threats.snow import SnowThreat
 from rdc_bench.threats.stadv import StAdvThreat
 
 __all__ = [
@@ -30,11 +32,13 @@ __all__ = [
     "ElasticThreat",
     "Eps",
     "FogThreat",
+    "GaborThreat",
     "JpegThreat",
     "LpThreat",
     "PatchThreat",
     "ReColorThreat",
     "RotationTranslationThreat",
+    "SnowThreat",
     "StAdvThreat",
     "Threat",
     "ThreatSet",
@@ -73,11 +77,13 @@ THREATS: Registry[Callable[[float], Threat]] = Registry(
         "l1": "rdc_bench.threats.lp:l1",
         "elastic": "rdc_bench.threats.elastic:ElasticThreat",
         "fog": "rdc_bench.threats.fog:FogThreat",
+        "gabor": "rdc_bench.threats.gabor:GaborThreat",
         "jpeg-linf": "rdc_bench.threats.jpeg:jpeg_linf",
         "jpeg-l2": "rdc_bench.threats.jpeg:jpeg_l2",
         "patch": "rdc_bench.threats.patch:PatchThreat",
         "recolor": "rdc_bench.threats.recolor:ReColorThreat",
         "rotation-translation": "rdc_bench.threats.rotation_translation:RotationTranslationThreat",
+        "snow": "rdc_bench.threats.snow:SnowThreat",
         "stadv": "rdc_bench.threats.stadv:StAdvThreat",
     },
 )
