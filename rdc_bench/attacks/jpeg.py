@@ -51,9 +51,3 @@ def jpeg(
         eot=eot,
         restarts=restarts,
     )
-
-
-def _inward(changed: Tensor, gradient: Tensor) -> Tensor:
-    """Where a pixel is clipped and would be pushed further out, the coefficients gain nothing from it."""
-    stuck = ((changed < 0) & (gradient < 0)) | ((changed > 1) & (gradient > 0))
-    return gradient.masked_fill(stuck, 0)
