@@ -43,6 +43,7 @@ class Attack:
         function: the callable. name: its name. threats: the threat kinds it can attack under.
         gradient: how it uses the model: ``"white-box"`` (differentiates it) or ``"black-box"`` (logits only).
         needs: the attack of another library that does its work; looked for when its options are settled.
+        minimum_norm: whether it seeks the nearest adversarial image, so that its distances give accuracy against every ε.
         neutral: options that do nothing at the values given here. At these values they are no part of what identifies a run, so
             that an attack can gain an option and earlier runs are still found.
     """
@@ -52,6 +53,7 @@ class Attack:
     threats: tuple[str, ...]
     gradient: str = "white-box"
     needs: str = ""
+    minimum_norm: bool = False
     neutral: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -123,10 +125,10 @@ ATTACKS: Registry[Attack] = Registry(
         "fab-t": "rdc_bench.attacks.auto:fab_targeted",
         "square": "rdc_bench.attacks.auto:square",
         "square-eot": "rdc_bench.attacks.square:square_eot",
-        "square-eot": "rdc_bench.attacks.square:square_eot",
         "autoattack": "rdc_bench.attacks.auto:autoattack_standard",
         "autoattack-plus": "rdc_bench.attacks.auto:autoattack_plus",
         "autoattack-rand": "rdc_bench.attacks.auto:autoattack_rand",
+        "fmn": "rdc_bench.attacks.fmn:fmn",
         "ddn": "rdc_bench.attacks.ddn:ddn",
         "stadv": "rdc_bench.attacks.stadv:stadv",
         "jpeg": "rdc_bench.attacks.jpeg:jpeg",
@@ -134,8 +136,6 @@ ATTACKS: Registry[Attack] = Registry(
         "elastic": "rdc_bench.attacks.elastic:elastic",
         "fog": "rdc_bench.attacks.fog:fog",
         "patch": "rdc_bench.attacks.patch:patch",
-        "snow": "rdc_bench.attacks.snow:adversarial_snow",
-        "gabor": "rdc_bench.attacks.gabor:gabor",
         "apgd-l1": "rdc_bench.attacks.apgd_l1:apgd_l1",
         "rotation-translation": "rdc_bench.attacks.rotation_translation:rotation_translation",
         "rotation-translation-grid": "rdc_bench.attacks.rotation_translation:rotation_translation_grid",
@@ -152,6 +152,7 @@ def attack(
     threats: Sequence[str],
     gradient: str = "white-box",
     needs: str = "",
+    minimum_norm: bool = False,
     neutral: Mapping[str, Any] | None = None,
 ) -> Callable[[Any], Attack]:
     """Register a function, or an object or class with ``__call__``, as the attack ``name`` under the given threat kinds.
@@ -162,7 +163,7 @@ def attack(
     def decorate(function: Any) -> Attack:
         if isinstance(function, type):
             function = function()
-        made = Attack(name, function, tuple(threats), gradient, needs, neutral or {})
+        made = Attack(name, function, tuple(threats), gradient, needs, minimum_norm, neutral or {})
         parameters = made._parameters
         if "generator" not in parameters and "generators" not in parameters:
             raise UserError(f"attack {name!r} takes neither `generator` nor `generators`, so its draws cannot be controlled")

@@ -40,7 +40,7 @@ Predict = Callable[[Tensor], Tensor]
 Library = Callable[[Predict, Tensor, Tensor, int], Tensor]
 
 
-@attack("fab", threats=["linf", "l2", "l1"])
+@attack("fab", threats=["linf", "l2", "l1"], minimum_norm=True)
 def fab(
     model: nn.Module,
     x: Tensor,
@@ -59,7 +59,7 @@ def fab(
     return _attack_in_library("fab", model, x, y, threat, generators, _fab(threat, steps, restarts, targeted=False))
 
 
-@attack("fab-t", threats=["linf", "l2", "l1"])
+@attack("fab-t", threats=["linf", "l2", "l1"], minimum_norm=True)
 def fab_targeted(
     model: nn.Module,
     x: Tensor,

@@ -11,7 +11,7 @@ from rdc_bench.attacks import attack
 from rdc_bench.threats import LpThreat
 
 
-@attack("ddn", threats=["l2"], needs="foolbox:DDNAttack")
+@attack("ddn", threats=["l2"], needs="foolbox:DDNAttack", minimum_norm=True)
 def ddn(
     model: nn.Module,
     x: Tensor,

@@ -49,7 +49,7 @@ class LpThreat:
     def project(self, x: Tensor, adversarial: Tensor) -> Tensor:
         """The nearest image in the ℓ∞ or ℓ1 set; for ℓ2, the radial projection followed by clipping, which stays inside."""
         delta = adversarial - x
-        within = _project_l1(delta, x, self.eps) if self.norm == "l1" else self.within(delta)
+        within = project_l1(delta, x, self.eps) if self.norm == "l1" else self.within(delta)
         return (x + within).clamp(0, 1)
 
     def within(self, delta: Tensor) -> Tensor:
@@ -129,8 +129,10 @@ def _l2(x: Tensor) -> Tensor:
     return x.flatten(1).norm(dim=1)[:, None, None, None]
 
 
-def _project_l1(delta: Tensor, x: Tensor, eps: float) -> Tensor:
+def project_l1(delta: Tensor, x: Tensor, eps: float | Tensor) -> Tensor:
     """The nearest ``δ`` to ``delta`` with ``‖δ‖₁ ≤ eps`` and ``x + δ`` in [0, 1] (Croce & Hein 2021, proposition 2.1).
+
+    ``eps`` is one for all images or one for each, (B, 1).
 
     It is ``sign(delta) · min(max(|delta| − λ, 0), room)`` with the room that the box leaves in that direction and the least
     ``λ ≥ 0`` that meets the bound. The norm is piecewise linear and decreasing in ``λ``, so that ``λ`` is found exactly on the

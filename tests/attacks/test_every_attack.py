@@ -29,8 +29,6 @@ MIDDLING = {
     "jpeg-linf": 0.3,
     "jpeg-l2": 3.0,
     "patch": 0.2,
-    "snow": 0.3,
-    "gabor": 0.1,
     "recolor": 0.08,
     "rotation-translation": 0.5,
     "stadv": 0.06,
@@ -44,8 +42,6 @@ LARGE = {
     "jpeg-linf": 4.0,
     "jpeg-l2": 20.0,
     "patch": 0.8,
-    "snow": 1.0,
-    "gabor": 0.8,
     "recolor": 1.0,
     "rotation-translation": 3.0,
     "stadv": 0.5,
@@ -103,7 +99,7 @@ def test_breaks_an_undefended_model(
         assert (model(x).argmax(dim=1) == y).all()
         surviving = (model(adversarial.repeat(10, 1, 1, 1)).argmax(dim=1) == y.repeat(10)).float().mean()
     # These stop at the boundary, or at one lucky draw, so that a randomised model is often right again.
-    assert surviving <= (0.9 if model is noisy and name.startswith(("ddn", "fab", "square")) else 0.25)
+    assert surviving <= (0.9 if model is noisy and name.startswith(("ddn", "fab", "fmn", "square")) else 0.25)
 
 
 @pytest.mark.parametrize(("name", "kind"), CASES)
