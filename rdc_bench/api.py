@@ -12,8 +12,10 @@ from rdc_bench.errors import UserError
 from rdc_bench.evaluation.plan import RunConfig
 from rdc_bench.evaluation.run import Progress, RunResult
 from rdc_bench.evaluation.run import run as _run
+from rdc_bench.evaluation.run_set import RunSet, run_set
 from rdc_bench.evaluation.verify import Verification, verify_run
 from rdc_bench.reporting import Format, write_report
+from rdc_bench.threats import SETS
 
 __all__ = ["report", "run", "verify"]
 
@@ -33,14 +35,19 @@ def run(
     out: str | Path = "results",
     progress: Progress = lambda step: None,
     **more: Any,
-) -> RunResult:
+) -> RunResult | RunSet:
     """Attack models and write the results under ``out``.
+
+    A set of threats (``unseen``, ``all``) makes one run for each of its threats, at that threat's usual size, and returns a
+    :class:`~rdc_bench.evaluation.run_set.RunSet`; any other threat makes one run and returns a
+    :class:`~rdc_bench.evaluation.run.RunResult`. Both have ``summary()``, ``as_json()`` and ``complete``.
 
     The same arguments resume an unfinished run and return a finished one. None leaves the choice to the profile, the threat's
     card or the models.
 
     Args:
-        models: names, see :func:`rdc_bench.load_model`. threat: a threat model's name. eps: its size, e.g. ``"8/255"``.
+        models: names, see :func:`rdc_bench.load_model`.
+        threat: the name of a threat model or of a set. eps: its size, e.g. ``"8/255"``; none for a set.
         attacks: names; ``attack_options`` are passed to every attack that takes them.
         n: images, the first of the test split. repeats: fresh draws that judge each image of a randomised model.
         profile: ``quick``, ``standard`` or ``paper``. progress: called after every shard.
@@ -65,7 +72,7 @@ def run(
     except ValidationError as error:
         first = error.errors()[0]
         raise UserError(f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}") from error
-    return _run(config, progress)
+    return run_set(config, progress) if threat in SETS else _run(config, progress)
 
 
 def report(

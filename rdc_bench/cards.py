@@ -286,7 +286,10 @@ class ModelCard(Strict):
 
 
 class ThreatCard(Strict):
-    """A threat model by name: its kind, its usual size, and where it is defined."""
+    """A threat model by name: its kind, its usual size, and where it is defined.
+
+    Attributes: seen: whether models are commonly trained against it. All others make up the set ``unseen``.
+    """
 
     schema_version: Literal[1]
     name: Name
@@ -295,6 +298,7 @@ class ThreatCard(Strict):
     default_eps: str
     unit: str
     paper: str
+    seen: bool = False
 
     @field_validator("default_eps")
     @classmethod

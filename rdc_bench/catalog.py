@@ -13,7 +13,7 @@ from rdc_bench.data import DATASETS
 from rdc_bench.errors import UserError
 from rdc_bench.loading import MODELS, list_models
 from rdc_bench.parts import find_card
-from rdc_bench.threats import THREATS, list_threats
+from rdc_bench.threats import SETS, THREATS, is_seen, list_threats, members
 
 
 def models() -> list[dict[str, Any]]:
@@ -67,17 +67,19 @@ def attacks() -> list[dict[str, Any]]:
 
 
 def threats() -> list[dict[str, Any]]:
-    """All threat models with their default sizes."""
-    rows = []
+    """All threat models with their default sizes, then the sets of them."""
+    rows: list[dict[str, Any]] = []
     for name in list_threats():
+        row = {"name": name, "title": "", "default_eps": "", "seen": is_seen(name), "members": None, "unit": "", "paper": ""}
         if name in card_names("threat_models"):
             card = find_threat_card(name)
-            rows.append(
-                {"name": name, "title": card.title, "default_eps": card.default_eps, "unit": card.unit, "paper": card.paper}
-            )
+            row |= {"title": card.title, "default_eps": card.default_eps, "unit": card.unit, "paper": card.paper}
         else:
-            origin = THREATS.entry(name).origin
-            rows.append({"name": name, "title": f"registered by {origin}", "default_eps": "", "unit": "", "paper": ""})
+            row["title"] = f"registered by {THREATS.entry(name).origin}"
+        rows.append(row)
+    for name, threat_set in SETS.items():
+        of_set = {"title": f"set: {threat_set.title}", "default_eps": "each its own", "seen": None, "members": members(name)}
+        rows.append({"name": name, **of_set, "unit": "", "paper": ""})
     return rows
 
 

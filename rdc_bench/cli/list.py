@@ -46,7 +46,7 @@ def command(what: str, as_json: bool) -> None:
 
 
 #: Columns that a terminal has no room for, and that others imply.
-_JSON_ONLY = {"models": ("kind", "role", "runnable")}
+_JSON_ONLY = {"models": ("kind", "role", "runnable"), "threats": ("members",)}
 
 _NOTES = {"attacks": "And by class name: foolbox:NAME, torchattacks:NAME and art:NAME, where these libraries are installed."}
 

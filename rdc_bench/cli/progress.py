@@ -24,8 +24,8 @@ def run_progress() -> Iterator[Callable[[Step], None]]:
     with _bar("evaluating") as update:
 
         def show(step: Step) -> None:
-            robust = f"{step.model} · {step.attack}: {step.robust}/{step.judged} right ({step.robust / step.judged:.0%})"
-            update(step.done, step.total, robust)
+            robust = f"{step.robust}/{step.judged} right ({step.robust / step.judged:.0%})"
+            update(step.done, step.total, f"{step.threat} · {step.model} · {step.attack}: {robust}")
 
         yield show
 

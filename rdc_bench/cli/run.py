@@ -19,7 +19,12 @@ from rdc_bench.cli.options import (
 
 
 @click.command("run")
-@click.option("--threat", default="linf", show_default=True, help="Threat model; `list threats` shows them all.")
+@click.option(
+    "--threat",
+    default="linf",
+    show_default=True,
+    help="Threat model, or a set of them: unseen, all. `list threats` shows them.",
+)
 @click.option("--eps", help="Size of the perturbation, e.g. 8/255 or 0.5. Default: the threat's usual size.")
 @click.option(
     "--model",
@@ -63,22 +68,30 @@ def command(
       rdc-bench run --threat linf --eps 8/255
       rdc-bench run --threat l2 --eps 0.5 --model rdc-fashion-mnist --model at-l2-fashion-mnist
       rdc-bench run --threat stadv --eps 0.05 --profile standard
+      rdc-bench run --threat unseen --n 32
       rdc-bench run --model hf://owner/repo@v1.0 --model at-linf-fashion-mnist
       rdc-bench run --attack pgd --attack-arg steps=100 --attack-arg eot=4
       rdc-bench run --plugin my_attack.py --attack my-attack
     """
     from rdc_bench.api import run
     from rdc_bench.cli.progress import run_progress
-    from rdc_bench.reporting.show import show_run
+    from rdc_bench.evaluation.run_set import RunSet
+    from rdc_bench.reporting.show import show_run, show_set
 
     check_device(device)
     with run_progress() as progress:
         result = run(device=device, attack_options=_parsed(attack_args), allow_download=download, progress=progress, **options)
-    for entry in result.manifest.models:
+    runs = result.runs if isinstance(result, RunSet) else [result]
+    for entry in runs[0].manifest.models:
         if entry.sources:
             click.echo(f"model {entry.name}: from {', '.join(entry.sources)}", err=True)
+    if isinstance(result, RunSet):
+        for skipped in result.skipped:
+            click.echo(f"threat {skipped.threat}: skipped: {skipped.reason}", err=True)
     if as_json:
         print_json(result.as_json())
+    elif isinstance(result, RunSet):
+        show_set(result.table, [run.path for run in result.runs])
     else:
         show_run(result.path)
     ctx.exit(0 if result.complete else 1)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
@@ -18,10 +18,10 @@ from rdc_bench.consistency import check_dataset
 from rdc_bench.data import DATASETS, Dataset, load_dataset
 from rdc_bench.eps import Eps
 from rdc_bench.errors import UserError
-from rdc_bench.evaluation.profiles import DEFAULT_DATASET, DEFAULT_MODELS, Profile, default_attacks, profile
+from rdc_bench.evaluation.profiles import DEFAULT_DATASET, DEFAULT_MODELS, Profile, attacks_under, default_attacks, profile
 from rdc_bench.loading import MODELS, Resolved, classifies, resolve
 from rdc_bench.parts import every_card, is_elsewhere, weight_files
-from rdc_bench.threats import Threat, make_threat
+from rdc_bench.threats import Threat, make_threat, members
 
 #: Raised when the meaning of stored results changes, so that older ones are not taken up again.
 IDENTITY_VERSION = 2
@@ -135,8 +135,112 @@ class Plan:
         return "-".join(parts)
 
 
+@dataclass(frozen=True)
+class Skipped:
+    """A threat of a set that cannot be evaluated here, and why not."""
+
+    threat: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class PlanSet:
+    """A plan for each threat of a set that can be evaluated here, and the threats that cannot."""
+
+    name: str
+    plans: list[Plan]
+    skipped: list[Skipped]
+
+
 def make_plan(config: RunConfig) -> Plan:
     """Resolve and check everything; nothing is computed or written yet. Raises ``UserError``."""
+    prepared = _prepared(config)
+    aim = _aimed(config, prepared)
+    return _planned(aim, prepared, _dataset(config, prepared))
+
+
+def make_plan_set(config: RunConfig) -> PlanSet:
+    """A plan for each threat of the set ``config.threat``, the same as if that threat had been named alone.
+
+    Threats that these models' images cannot carry, whose library is absent, or that none of the attacks named works under are
+    left out and listed.
+
+    Raises: ``UserError`` for an ``eps``, as each threat has a size of its own, for whatever is wrong whatever the threat, and
+        when no threat is left.
+    """
+    if config.eps is not None:
+        raise UserError(f"eps {config.eps} with {config.threat!r}: each threat of the set has its own size; name one threat")
+    for attack in config.attacks:
+        ATTACKS.get(attack)  # raises for a name that is wrong under any threat
+    prepared = _prepared(config)
+    aims: list[_Aim] = []
+    skipped: list[Skipped] = []
+    for name in members(config.threat):
+        try:
+            narrowed = _narrowed(config, name, prepared)
+        except UserError as error:
+            skipped.append(Skipped(name, str(error)))
+        else:
+            aims.append(_aimed(narrowed, prepared))
+    if not aims:
+        raise UserError(f"no threat of {config.threat!r} can be evaluated here; {skipped[0].threat}: {skipped[0].reason}")
+    unused = set(config.attack_options).difference(*(aim.config.attack_options for aim in aims))
+    if unused:
+        _refuse(aims[0].attacks[0], unused)
+    dataset = _dataset(config, prepared)
+    return PlanSet(config.threat, [_planned(aim, prepared, dataset) for aim in aims], skipped)
+
+
+def _narrowed(config: RunConfig, threat_name: str, prepared: _Prepared) -> RunConfig:
+    """What one would ask for to evaluate one threat of the set: the attacks that work under it, and the options they take.
+
+    Raises: ``UserError`` when there is no such attack, a library is absent, or the models' images cannot carry the threat.
+    """
+    kind = make_threat(threat_name, None, prepared.image_shape)[0].kind
+    named = [name for name in config.attacks if kind in ATTACKS.get(name).threats]
+    if config.attacks and not named:
+        raise _unsuited(config.attacks[0], kind)
+    takes: set[str] = set()
+    for name in named or default_attacks(config.profile, kind):
+        takes |= set(ATTACKS.get(name).options({}))  # raises when its library is absent
+    options = {key: value for key, value in config.attack_options.items() if key in takes}
+    return config.model_copy(update={"threat": threat_name, "attacks": tuple(named), "attack_options": options})
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """What depends neither on the threat nor on the images."""
+
+    profile: Profile
+    repeats: int
+    models: list[PlannedModel]
+    dataset: str
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        return self.models[0].card.image_shape
+
+
+class _Aim(NamedTuple):
+    """What is done under one threat. ``config`` asks for that threat."""
+
+    config: RunConfig
+    threat: Threat
+    eps: Eps
+    attacks: list[PlannedAttack]
+
+
+def _aimed(config: RunConfig, prepared: _Prepared) -> _Aim:
+    threat, eps = make_threat(config.threat, config.eps, prepared.image_shape)
+    return _Aim(config, threat, eps, _attacks(config, threat))
+
+
+def _planned(aim: _Aim, prepared: _Prepared, dataset: Dataset) -> Plan:
+    note = _note(aim.config, prepared.profile)
+    return Plan(aim.config, note, aim.threat, aim.eps, dataset, prepared.models, aim.attacks, prepared.repeats)
+
+
+def _prepared(config: RunConfig) -> _Prepared:
     chosen = profile(config.profile)
     if config.n is not None and config.n < 1:
         raise UserError(f"n = {config.n}: at least one image is needed")
@@ -156,14 +260,16 @@ def make_plan(config: RunConfig) -> Plan:
     if info and info.shape and info.classes:  # known before the dataset is read, or even downloaded
         for planned in models:
             check_dataset(planned.card, dataset_name, info.shape, len(info.classes))
-    threat, eps = make_threat(config.threat, config.eps, models[0].card.image_shape)
-    attacks = _attacks(config, threat)
-    dataset = load_dataset(
-        dataset_name, "test", config.n or chosen.n, data_dir=config.data_dir, allow_download=config.allow_download
-    )
-    for planned in models:
+    return _Prepared(chosen, repeats, models, dataset_name)
+
+
+def _dataset(config: RunConfig, prepared: _Prepared) -> Dataset:
+    """The images; they come last, as they may have to be downloaded."""
+    n = config.n or prepared.profile.n
+    dataset = load_dataset(prepared.dataset, "test", n, data_dir=config.data_dir, allow_download=config.allow_download)
+    for planned in prepared.models:
         check_dataset(planned.card, dataset.name, dataset.image_shape, len(dataset.classes))
-    return Plan(config, _note(config, chosen), threat, eps, dataset, models, attacks, repeats)
+    return dataset
 
 
 def _note(config: RunConfig, chosen: Profile) -> str:
@@ -206,13 +312,20 @@ def _attacks(config: RunConfig, threat: Threat) -> list[PlannedAttack]:
     for name, options in defaults.items():
         attack = ATTACKS.get(name)
         if threat.kind not in attack.threats:
-            able = [other for other in ATTACKS.names() if threat.kind in ATTACKS.get(other).threats]
-            raise UserError(
-                f"attack {name!r} works under {', '.join(attack.threats)}, not {threat.kind}; try {', '.join(able)}"
-            )
+            raise _unsuited(name, threat.kind)
         given = {k: v for k, v in config.attack_options.items() if k in attack.defaults}
         unused -= set(given)
         planned.append(PlannedAttack(attack, attack.options({**options, **given}), ATTACKS.entry(attack.needs or name).origin))
     if unused:
-        planned[0].attack.options(dict.fromkeys(sorted(unused)))  # raises, naming the nearest option
+        _refuse(planned[0], unused)
     return planned
+
+
+def _unsuited(attack: str, kind: str) -> UserError:
+    able = ", ".join(attacks_under(kind))
+    return UserError(f"attack {attack!r} works under {', '.join(ATTACKS.get(attack).threats)}, not {kind}; try {able}")
+
+
+def _refuse(planned: PlannedAttack, options: set[str]) -> None:
+    """Raise for options that no attack takes, naming the nearest that there is."""
+    planned.attack.options(dict.fromkeys(sorted(options)))

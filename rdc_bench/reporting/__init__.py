@@ -10,11 +10,17 @@ from rdc_bench.errors import UserError, unknown_name
 from rdc_bench.files import write_atomically
 from rdc_bench.reporting.comparison import Comparisons, compare
 from rdc_bench.reporting.render import csv, markdown
+from rdc_bench.reporting.side_by_side import threats_csv
 
 __all__ = ["DEFAULT_FORMATS", "FORMATS", "Comparisons", "Format", "compare", "write_report"]
 
 Format = Literal["markdown", "csv", "png", "robustbench"]
 DEFAULT_FORMATS: tuple[Format, ...] = ("markdown", "csv", "png")
+
+
+def _csv(comparisons: Comparisons) -> dict[str, bytes]:
+    across = {"threats.csv": threats_csv(comparisons.across).encode()} if comparisons.across else {}
+    return {"report.csv": csv(comparisons).encode(), **across}
 
 
 def _png(comparisons: Comparisons) -> dict[str, bytes]:
@@ -32,7 +38,7 @@ def _robustbench(comparisons: Comparisons) -> dict[str, bytes]:
 #: What each format writes: file names and contents.
 FORMATS: dict[str, Callable[[Comparisons], dict[str, bytes]]] = {
     "markdown": lambda comparisons: {"report.md": markdown(comparisons).encode()},
-    "csv": lambda comparisons: {"report.csv": csv(comparisons).encode()},
+    "csv": _csv,
     "png": _png,
     "robustbench": _robustbench,
 }

@@ -9,6 +9,7 @@ from typing import Any
 from statsmodels.stats.multitest import multipletests
 
 from rdc_bench.reporting.reported import Elsewhere, reported_elsewhere
+from rdc_bench.results.across import SideBySide, StoredRun, side_by_side
 from rdc_bench.results.schema import Manifest
 from rdc_bench.results.statistics import Comparison, mcnemar
 from rdc_bench.results.store import find_runs
@@ -41,10 +42,14 @@ class RunTable:
 
 @dataclass(frozen=True)
 class Comparisons:
-    """All complete runs of a results folder, and the names of those that are not complete."""
+    """All complete runs of a results folder, and the names of those that are not complete.
+
+    ``across``: runs under different threats on the same images, side by side.
+    """
 
     runs: list[RunTable]
     unfinished: list[str]
+    across: list[SideBySide]
 
     def as_json(self) -> dict[str, Any]:
         """The document that ``rdc-bench report --json`` prints."""
@@ -58,21 +63,23 @@ class Comparisons:
             for a in table.against.values():
                 tested = {**a.test._asdict(), "p_value_holm": a.holm}
                 comparisons.append({**where, "model": a.model, "baseline": a.baseline, **tested})
-        return {"rows": rows, "comparisons": comparisons, "unfinished": self.unfinished}
+        across = [table.as_json() for table in self.across]
+        return {"rows": rows, "comparisons": comparisons, "across": across, "unfinished": self.unfinished}
 
 
 def compare(results: Path) -> Comparisons:
     """Read every run under ``results``. Raises ``UserError`` when there is none, or one is damaged."""
-    tables, unfinished = [], []
+    tables, unfinished, stored = [], [], []
     for folder in find_runs(results):
         manifest = folder.manifest()
         if not manifest.files:
             unfinished.append(folder.path.name)
             continue
-        models = sorted(summarize(manifest, folder.records()), key=lambda m: (-m.worst.value, -m.avg.value, m.model))
+        stored.append(StoredRun.read(folder))
+        models = sorted(summarize(manifest, stored[-1].records), key=lambda m: (-m.worst.value, -m.avg.value, m.model))
         against, elsewhere = _against_best_baseline(models), reported_elsewhere(manifest)
         tables.append(RunTable(folder.path, manifest, models, against, elsewhere))
-    return Comparisons(tables, unfinished)
+    return Comparisons(tables, unfinished, [table for table in side_by_side(stored) if len(table.columns) > 1])
 
 
 def _against_best_baseline(models: list[ModelSummary]) -> dict[str, Against]:

@@ -9,6 +9,8 @@ from rich.table import Table
 
 from rdc_bench.reporting.comparison import Comparisons, RunTable
 from rdc_bench.reporting.reported import Elsewhere
+from rdc_bench.reporting.side_by_side import ACROSS, heading_across, threat_rows
+from rdc_bench.results.across import SideBySide
 from rdc_bench.results.statistics import Rate
 from rdc_bench.results.summary import SENSES, ModelSummary
 
@@ -90,9 +92,26 @@ def terminal(comparisons: Comparisons, console: Console) -> None:
         for line in _warnings(table):
             console.print(f"[yellow]{escape(line)}[/yellow]")
         console.print()
+    for across in comparisons.across:
+        _print_across(across, console)
     console.print(f"[dim]{RATES}[/dim]")
     if comparisons.unfinished:
         console.print(f"[yellow]not finished, left out: {escape(', '.join(comparisons.unfinished))}[/yellow]")
+
+
+def terminal_set(across: SideBySide, tables: list[RunTable], console: Console) -> None:
+    """Print the runs of a set as one table, with what must be said about any of them."""
+    console.print(f"[dim]{escape(tables[0].manifest.note)}[/dim]")
+    for table in tables:
+        for line in _warnings(table):
+            console.print(f"[yellow]{escape(f'{table.manifest.threat}: {line}')}[/yellow]")
+    _print_across(across, console)
+
+
+def _print_across(across: SideBySide, console: Console) -> None:
+    console.print(_rich(threat_rows(across), heading_across(across)))
+    console.print(f"[dim]{ACROSS}[/dim]")
+    console.print()
 
 
 def markdown(comparisons: Comparisons) -> str:
@@ -105,6 +124,8 @@ def markdown(comparisons: Comparisons) -> str:
         if table.elsewhere:
             parts += [f"{ELSEWHERE}, in %:", "", _markdown(reported_rows(table.elsewhere)), ""]
         parts += [f"{table.manifest.note.capitalize()}. Run `{table.path.name}`.", *_warnings(table), ""]
+    for across in comparisons.across:
+        parts += [f"## {heading_across(across)}", "", _markdown(threat_rows(across)), "", ACROSS, ""]
     if comparisons.unfinished:
         parts += [f"Not finished, left out: {', '.join(comparisons.unfinished)}.", ""]
     return "\n".join(parts)
@@ -172,7 +193,7 @@ def _warnings(table: RunTable) -> list[str]:
 def _rich(frame: pd.DataFrame, title: str) -> Table:
     table = Table(title=escape(title), title_justify="left", title_style="bold")
     for column in frame.columns:
-        table.add_column(column, justify="left" if column == "model" else "right", overflow="fold")
+        table.add_column(column, justify="left" if column in ("model", "threat") else "right", overflow="fold")
     for row in frame.itertuples(index=False):
         table.add_row(*(escape(str(value)) for value in row))
     return table

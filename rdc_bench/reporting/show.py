@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 
 from rdc_bench.reporting.comparison import compare
-from rdc_bench.reporting.render import terminal
+from rdc_bench.reporting.render import terminal, terminal_set
+from rdc_bench.results.across import SideBySide
 
 #: Width of tables that go into a pipe or a file, where there is no terminal to fit.
 WIDTH = 160
@@ -15,7 +17,14 @@ WIDTH = 160
 
 def show_run(path: Path) -> None:
     """Print the tables of one run, or of all runs in a results folder, on stdout."""
+    terminal(compare(path), _console())
+
+
+def show_set(table: SideBySide, runs: Sequence[Path]) -> None:
+    """Print the runs of a set of threats as one table on stdout."""
+    terminal_set(table, [compare(path).runs[0] for path in runs], _console())
+
+
+def _console() -> Console:
     console = Console()
-    if not console.is_terminal:
-        console = Console(width=WIDTH)
-    terminal(compare(path), console)
+    return console if console.is_terminal else Console(width=WIDTH)
