@@ -235,7 +235,8 @@ def _execute(plan: Plan, folder: RunFolder, progress: Progress) -> list[ModelEnt
                 robust += _robust(shard, entry.repeats)
                 judged += stop - start
                 done += stop - start
-                progress(Step(done, total, plan.config.threat, planned.card.name, attack.label if attack else CLEAN, robust, judged))
+                label = attack.label if attack else CLEAN
+                progress(Step(done, total, plan.config.threat, planned.card.name, label, robust, judged))
         del executor
         gc.collect()
     return entries
