@@ -136,6 +136,8 @@ ATTACKS: Registry[Attack] = Registry(
         "elastic": "rdc_bench.attacks.elastic:elastic",
         "fog": "rdc_bench.attacks.fog:fog",
         "patch": "rdc_bench.attacks.patch:patch",
+        "snow": "rdc_bench.attacks.snow:adversarial_snow",
+        "gabor": "rdc_bench.attacks.gabor:gabor",
         "apgd-l1": "rdc_bench.attacks.apgd_l1:apgd_l1",
         "rotation-translation": "rdc_bench.attacks.rotation_translation:rotation_translation",
         "rotation-translation-grid": "rdc_bench.attacks.rotation_translation:rotation_translation_grid",
