@@ -46,6 +46,11 @@ from rdc_bench.cli.options import (
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of every draw.")
 @click.option("--profile", default="quick", show_default=True, help="Amount of effort: quick, standard or paper.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("results"), show_default=True, help="Folder for results.")
+@click.option(
+    "--fixed-noise",
+    is_flag=True,
+    help="Besides each randomised model, attack the same with its noise fixed, as a row of its own.",
+)
 @click.option("--fresh", is_flag=True, help="Start anew beside an earlier run of the same plan.")
 @click.option(
     "--keep", type=click.Choice(["worst", "all"]), default="worst", show_default=True, help="Adversarial images to store."

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from rdc_bench.attacks.gradient import gradient_kind
 from rdc_bench.evaluation.judge import OK, Verdict, check, predictions
 from rdc_bench.evaluation.metering import Meter, metered
 from rdc_bench.evaluation.plan import Plan, PlannedAttack
-from rdc_bench.randomness import Key, draws_for, generator
+from rdc_bench.global_generators import model_apart, preserved
+from rdc_bench.randomness import Key, draws_for, generator, seed_of
 from rdc_bench.results.schema import CLEAN
 from rdc_bench.results.store import Shard
 
@@ -23,7 +23,7 @@ from rdc_bench.results.store import Shard
 class Executor:
     """Evaluates one loaded model.
 
-    Args: model: on its device. name: its card's name. repeats: 1 for a deterministic model.
+    Args: model: on its device. name: in the records. repeats: 1 for a deterministic model.
     """
 
     plan: Plan
@@ -107,9 +107,9 @@ class Executor:
         keys = [(self.plan.config.seed, index, planned.label, "attack") for index in indices]
         generators = [generator(*key, "generator") for key in keys]
         draws = {"generators": generators} if planned.attack.batched else {"generator": generators[0]}
-        with torch.random.fork_rng(devices=[]), draws_for(keys):
-            # Attacks that draw from the global generator must not depend on what ran before them.
-            torch.manual_seed(generators[0].initial_seed())
+        # Attacks that draw from the global generators must not depend on what ran before them, nor on the model's seeding them.
+        apart = model_apart(self.model, x.device, seed_of(*keys[0], "model"))
+        with preserved(x.device, generators[0].initial_seed()), apart, draws_for(keys):
             return planned.attack.function(self.model, x, y, self.plan.threat, **draws, **planned.options)
 
     def _keys(self, attack: str, indices: Sequence[int]) -> list[Key]:

@@ -8,7 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from rdc_bench.randomness import Key, draws_for
+from rdc_bench.global_generators import model_apart
+from rdc_bench.randomness import Key, draws_for, seed_of
 from rdc_bench.threats import Threat
 
 
@@ -17,7 +18,7 @@ def predictions(model: nn.Module, x: Tensor, keys: Sequence[Key], repeats: int) 
 
     Args: x: (B, C, H, W). keys: of the draws, one per image.
     """
-    with torch.no_grad(), draws_for(keys):
+    with torch.no_grad(), draws_for(keys), model_apart(model, x.device, seed_of(*keys[0], "model")):
         logits = model(x.repeat(repeats, 1, 1, 1))
     predicted = logits.argmax(dim=1).masked_fill(~torch.isfinite(logits).all(dim=1), -1)
     return predicted.unflatten(0, (repeats, -1)).T.cpu()

@@ -5,21 +5,23 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
+from torch import nn
 
 from rdc_bench.attacks import ATTACKS, Attack
 from rdc_bench.cards import LoadedCard, ModelCard, settings_of
 from rdc_bench.consistency import check_dataset
 from rdc_bench.data import DATASETS, Dataset, load_dataset
+from rdc_bench.defenses.fixed_noise import fixed_noise
 from rdc_bench.eps import Eps
 from rdc_bench.errors import UserError
 from rdc_bench.evaluation.profiles import DEFAULT_DATASET, DEFAULT_MODELS, Profile, attacks_under, default_attacks, profile
-from rdc_bench.loading import MODELS, Resolved, classifies, resolve
+from rdc_bench.loading import MODELS, Resolved, classifies, load_resolved, resolve
 from rdc_bench.parts import every_card, is_elsewhere, weight_files
 from rdc_bench.threats import Threat, make_threat, members
 
@@ -48,13 +50,15 @@ class RunConfig(BaseModel):
     keep: str = "worst"
     data_dir: Path | None = None
     allow_download: bool = False
+    fixed_noise: bool = False
 
 
 @dataclass(frozen=True)
 class PlannedModel:
     """A model to evaluate: what its name led to, its card, and the digests that identify it.
 
-    ``reference`` leads to the same model later: what comes from the Hub is named by its commit.
+    ``reference`` leads to the same model later: what comes from the Hub is named by its commit. ``fixed_noise``: this is the
+    variant whose noise is the same for every image and call.
     """
 
     reference: str
@@ -63,6 +67,17 @@ class PlannedModel:
     card_sha256: str
     weights: dict[str, str]
     origin: str
+    fixed_noise: bool = False
+
+    @property
+    def name(self) -> str:
+        """What tables and records call it: the card's name, and whether the noise is fixed."""
+        return f"{self.card.name} (fixed noise)" if self.fixed_noise else self.card.name
+
+    def load(self) -> nn.Module:
+        """The classifier itself."""
+        model = load_resolved(self.found)
+        return fixed_noise(model) if self.fixed_noise else model
 
     @property
     def cards(self) -> list[ModelCard]:
@@ -119,7 +134,7 @@ class Plan:
             "threat": self.config.threat,
             "eps": str(self.eps.value),
             "data": self.dataset.sha256,
-            "models": [[m.card.name, m.settings, sorted(m.weights.items())] for m in self.models],
+            "models": [[m.name, m.settings, sorted(m.weights.items())] for m in self.models],
             "attacks": [a.identity for a in self.attacks],
             "repeats": self.repeats,
             "seed": self.config.seed,
@@ -250,6 +265,8 @@ def _prepared(config: RunConfig) -> _Prepared:
     if config.keep not in ("worst", "all"):
         raise UserError(f"keep {config.keep!r}: either 'worst' or 'all'")
     models = _models(config)
+    if config.fixed_noise:
+        models = _with_fixed_noise(models)
     dataset_name = config.dataset or models[0].card.dataset
     for planned in models:
         if planned.card.dataset != dataset_name:
@@ -293,6 +310,18 @@ def _models(config: RunConfig) -> list[PlannedModel]:
             raise UserError(f"model {model.card.name!r} is named twice")
         seen.add(model.card.name)
     return planned
+
+
+def _with_fixed_noise(models: list[PlannedModel]) -> list[PlannedModel]:
+    """After each randomised model the same with its noise fixed. That a model is randomised shows only when it is there."""
+    both: list[PlannedModel] = []
+    for planned in models:
+        both.append(planned)
+        if getattr(planned.load(), "stochastic", False):
+            both.append(replace(planned, fixed_noise=True))
+    if len(both) == len(models):
+        raise UserError(f"fixed noise: none of the models is randomised ({', '.join(m.name for m in models)})")
+    return both
 
 
 def plan_model(name: str) -> PlannedModel:

@@ -23,7 +23,7 @@ import rdc_bench
 from rdc_bench.errors import UserError
 from rdc_bench.evaluation.execute import Executor
 from rdc_bench.evaluation.plan import Plan, PlannedModel, RunConfig, make_plan
-from rdc_bench.loading import load_resolved
+from rdc_bench.global_generators import preserved
 from rdc_bench.results.schema import CLEAN, AttackEntry, Failure, Manifest, ModelEntry, RunStatus
 from rdc_bench.results.store import RunFolder, Shard
 from rdc_bench.results.summary import SENSES, ModelSummary, summarize
@@ -236,7 +236,7 @@ def _execute(plan: Plan, folder: RunFolder, progress: Progress) -> list[ModelEnt
                 judged += stop - start
                 done += stop - start
                 label = attack.label if attack else CLEAN
-                progress(Step(done, total, plan.config.threat, planned.card.name, label, robust, judged))
+                progress(Step(done, total, plan.config.threat, planned.name, label, robust, judged))
         del executor
         gc.collect()
     return entries
@@ -261,11 +261,14 @@ def _failures(rows: list[dict]) -> list[Failure]:
 
 
 def _loaded(plan: Plan, planned: PlannedModel) -> tuple[Executor, ModelEntry]:
-    model = load_resolved(planned.found).to(plan.config.device)
+    device = torch.device(plan.config.device)
+    with preserved(device):  # a network that is made draws its first weights, though others take their place
+        model = planned.load().to(device)
     stochastic = bool(getattr(model, "stochastic", False))
     repeats = plan.repeats if stochastic else 1
     entry = ModelEntry(
-        name=planned.card.name,
+        name=planned.name,
+        fixed_noise=planned.fixed_noise,
         reference=planned.reference,
         card=planned.card.model_dump(mode="json"),
         card_sha256=planned.card_sha256,
@@ -276,7 +279,7 @@ def _loaded(plan: Plan, planned: PlannedModel) -> tuple[Executor, ModelEntry]:
         gradient=str(getattr(model, "gradient", "exact")),
         repeats=repeats,
     )
-    return Executor(plan, model, planned.card.name, repeats), entry
+    return Executor(plan, model, planned.name, repeats), entry
 
 
 def _spans(n: int, size: int) -> Iterator[tuple[int, int]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,6 @@ from rdc_bench.data import load_dataset
 from rdc_bench.errors import UserError
 from rdc_bench.evaluation.judge import predictions
 from rdc_bench.evaluation.plan import plan_model
-from rdc_bench.loading import load_model
 from rdc_bench.randomness import Key
 from rdc_bench.results.schema import Manifest, ModelEntry
 from rdc_bench.results.store import RunFolder
@@ -55,7 +54,7 @@ def verify_run(run_dir: Path, *, device: str = "cpu", data_dir: Path | None = No
         row: dict[str, Any] = {"model": entry.name, "checked": 0, "outside": 0, "differing": 0, "note": _changed(entry)}
         mine = records[records["model"] == entry.name]
         if not row["note"]:
-            model = load_model(entry.reference or entry.name).to(device)
+            model = replace(plan_model(entry.reference or entry.name), fixed_noise=entry.fixed_noise).load().to(device)
             for label, adversarial, indices in _stored(images, entry, manifest):
                 for part in indices.split(batch) if len(indices) else ():
                     x = dataset.images[part].to(device)

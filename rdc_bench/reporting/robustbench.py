@@ -64,7 +64,7 @@ def model_info(table: RunTable, entry: ModelEntry, summary: ModelSummary) -> dic
     m, card = table.manifest, entry.card
     info = {
         **_paper(card),
-        "name": summary.title,
+        "name": summary.title + ", noise fixed" * entry.fixed_noise,
         # RobustBench means real images beyond the training set. Of models not trained here, it is not known.
         "additional_data": False if card.get("training") else None,
         "number_forward_passes": round(summary.nfe_per_image),
@@ -86,7 +86,7 @@ def model_info(table: RunTable, entry: ModelEntry, summary: ModelSummary) -> dic
 def _name(entry: ModelEntry) -> str:
     """RobustBench's own name of a model that comes from there, else the card's."""
     spec = entry.card["model"]
-    name = str(spec["id"] if spec["kind"] == "robustbench" else entry.name)
+    name = str(spec["id"] if spec["kind"] == "robustbench" else entry.card["name"]) + "_fixed_noise" * entry.fixed_noise
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
         raise UserError(f"model {name!r}: a name that cannot be that of a file")
     return name

@@ -75,6 +75,7 @@ class ModelEntry(BaseModel):
     """One evaluated model: its card and those of its parts as data, the SHA-256 of card and weights, how it treats randomness.
 
     ``reference``: what leads to it again, with the commit of what comes from the Hub; None, in older runs, for ``name``.
+    ``fixed_noise``: its noise was the same for every image and call, and ``name`` says so.
     """
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
@@ -89,17 +90,18 @@ class ModelEntry(BaseModel):
     stochastic: bool
     gradient: str
     repeats: int
+    fixed_noise: bool = False
 
     @property
     def settings(self) -> dict[str, dict[str, Any]]:
         """What decided the model's figures besides its weights, by the names of its cards."""
-        return {name: settings(card["model"]) for name, card in {self.name: self.card, **self.parts}.items()}
+        return {name: settings(card["model"]) for name, card in {self.card["name"]: self.card, **self.parts}.items()}
 
     @property
     def sources(self) -> list[str]:
         """Where the model and its weights were named to come from, where that is not a card by its bare name."""
         far = {key.rpartition("/")[0] for key in self.weights if is_reference(key)}
-        named = {self.reference} if self.reference and self.reference != self.name else set()
+        named = {self.reference} if self.reference and self.reference != self.card["name"] else set()
         return sorted(named | far)
 
 

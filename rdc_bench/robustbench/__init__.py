@@ -31,8 +31,9 @@ except (ImportError, RuntimeError) as error:
         f"the package robustbench cannot be imported ({error}); does torchvision fit the installed torch?", name="robustbench"
     ) from error
 
+from rdc_bench.defenses.fixed_noise import fixed_noise  # noqa: E402
 from rdc_bench.robustbench.local_data import use_local_cifar10  # noqa: E402
-from rdc_bench.robustbench.ours import fixed_noise, register, register_models  # noqa: E402
+from rdc_bench.robustbench.ours import register, register_models  # noqa: E402
 
 __all__ = ["fixed_noise", "mend", "register", "register_models", "use_local_cifar10"]
 

@@ -2,7 +2,7 @@
 
 RobustBench asks timm's registry before its own zoo, for a function named after model, dataset and threat model. Such a function
 is registered for each of our models on a dataset that RobustBench has. It loads the model when it is called, with the checks
-that :func:`rdc_bench.load_model` makes.
+that :func:`rdc_bench.load_model` makes, and fixes its noise, as RobustBench's deterministic forward pass demands.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from timm.models import is_model, register_model
 from torch import nn
 
 from rdc_bench.cards import LoadedCard, ModelCard
-from rdc_bench.defenses import DiffusionClassifier, LikelihoodMaximization
+from rdc_bench.defenses.fixed_noise import fixed_noise
 from rdc_bench.errors import UserError, unknown_name
 from rdc_bench.loading import list_models, load_model, resolve
 from rdc_bench.robustbench import entries
@@ -71,17 +71,6 @@ def register(name: str, model: str | None = None) -> None:
     for function in functions:
         if function not in _models:
             _register_function(function, model)
-
-
-def fixed_noise(model: nn.Module) -> nn.Module:
-    """The same model with the same noise for every image and call, as RobustBench's deterministic forward pass demands.
-
-    The noise of each diffusion classifier and likelihood maximisation inside is fixed in place, by the seed of its card.
-    """
-    for module in model.modules():
-        if isinstance(module, DiffusionClassifier | LikelihoodMaximization):
-            module.noise = "fixed"
-    return model
 
 
 def _register_function(function: str, model: str) -> None:

@@ -7,14 +7,13 @@ in parameters and print. None of it may reach the model, the evaluation, or what
 from __future__ import annotations
 
 import contextlib
-import random
 import sys
 from collections.abc import Iterator
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
+
+from rdc_bench.global_generators import preserved, restore, state
 
 
 @contextlib.contextmanager
@@ -28,16 +27,11 @@ def isolated(model: nn.Module, x: Tensor, seed: int) -> Iterator[nn.Module]:
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     for parameter in trainable:
         parameter.requires_grad_(False)
-    before = _global_state(x.device)
+    enclosed = _Enclosed(model, x.device, x.dtype)
     try:
-        enclosed = _Enclosed(model, x.device, x.dtype)
-        random.seed(seed)
-        np.random.seed(seed)
-        torch.manual_seed(seed)
-        with torch.enable_grad(), contextlib.redirect_stdout(sys.stderr):
+        with preserved(x.device, seed), torch.enable_grad(), contextlib.redirect_stdout(sys.stderr):
             yield enclosed
     finally:
-        _restore(before, x.device)
         for parameter in trainable:
             parameter.requires_grad_(True)
 
@@ -55,28 +49,14 @@ class _Enclosed(nn.Module):
         self.marker = nn.Parameter(torch.zeros((), device=device, dtype=dtype), requires_grad=False)
         self._hidden = (model,)
         self._device = device
-        self._model_state = _global_state(device)
+        self._model_state = state(device)
         self.eval()
 
     def forward(self, x: Tensor) -> Tensor:
-        library_state = _global_state(self._device)
-        _restore(self._model_state, self._device)
+        library_state = state(self._device)
+        restore(self._model_state, self._device)
         try:
             return self._hidden[0](x.to(self.marker))
         finally:
-            self._model_state = _global_state(self._device)
-            _restore(library_state, self._device)
-
-
-def _global_state(device: torch.device) -> tuple[Any, ...]:
-    on_gpu = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
-    return random.getstate(), np.random.get_state(), torch.get_rng_state(), on_gpu
-
-
-def _restore(state: tuple[Any, ...], device: torch.device) -> None:
-    of_python, of_numpy, of_torch, on_gpu = state
-    random.setstate(of_python)
-    np.random.set_state(of_numpy)
-    torch.set_rng_state(of_torch)
-    if on_gpu is not None:
-        torch.cuda.set_rng_state(on_gpu, device)
+            self._model_state = state(self._device)
+            restore(library_state, self._device)
