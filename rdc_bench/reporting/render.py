@@ -12,7 +12,7 @@ from rdc_bench.reporting.reported import Elsewhere
 from rdc_bench.reporting.side_by_side import ACROSS, heading_across, threat_rows
 from rdc_bench.results.across import SideBySide
 from rdc_bench.results.statistics import Rate
-from rdc_bench.results.summary import SENSES, ModelSummary
+from rdc_bench.results.summary import SENSES, AttackSummary, ModelSummary
 
 RATES = (
     "Accuracies in % with Wilson 95 % intervals. avg: mean over the repeats; majority: right by the vote of the repeats; "
@@ -147,10 +147,8 @@ def csv(comparisons: Comparisons) -> str:
             }
             shared |= {"model": s.model, "role": s.role, "source": "measured"}
             results = {"clean": (dict.fromkeys(SENSES, s.clean), "ok")}
-            results |= {
-                name: ({sense: getattr(of, sense) for sense in SENSES}, of.status)
-                for name, of in {"union": s, **s.attacks}.items()
-            }
+            of_each: dict[str, ModelSummary | AttackSummary] = {"union": s, **s.attacks}
+            results |= {name: ({sense: getattr(of, sense) for sense in SENSES}, of.status) for name, of in of_each.items()}
             for name, (by_sense, status) in results.items():
                 rates = {f"{sense}{end}": bound for sense, rate in by_sense.items() for end, bound in _bounds(rate).items()}
                 rows.append({**shared, "attack": name, "status": status, **rates, "undecided": s.undecided})

@@ -74,7 +74,7 @@ def test_run_then_report_then_verify(capsys, plugin, tmp_path):
     document = json.loads(out)
     assert document["eps"] == "8/255"
     (model,) = document["models"]
-    assert set(model["robust"]) == {"avg", "worst", "undecided"}
+    assert set(model["robust"]) >= {"avg", "worst", "undecided"}
     assert model["clean"]["low"] <= model["clean"]["value"] <= model["clean"]["high"]
     assert set(model["attacks"]["plugged-attack"]) >= {"avg", "worst", "status"}
     assert {"nfe_per_image", "seconds_per_image", "status"} <= set(model)
@@ -96,6 +96,40 @@ def test_run_then_report_then_verify(capsys, plugin, tmp_path):
     assert "verified" in out
 
 
+def test_a_set_of_threats_is_one_command_with_one_document(capsys, plugin, tmp_path):
+    args = run_args(plugin, tmp_path, "--threat", "all", "--attack", "fgsm")
+    code, out, err = invoke(capsys, *args, "--json")
+    assert code == 0, err
+    document = json.loads(out)
+    assert [run["threat"] for run in document["runs"]] == ["l2", "linf"]
+    assert all("models" in run and run["eps"] for run in document["runs"])
+    assert {row["threat"] for row in document["skipped"]} >= {"l1", "stadv"}
+    assert re.search("threat stadv: skipped: attack .* works under", err)
+    (row,) = document["summary"]
+    assert row["model"] == "plugged"
+    assert row["union"]["worst"]["value"] <= row["lowest"]["worst"]["value"] <= row["mean"]["worst"]
+
+    code, out, err = invoke(capsys, *args)
+    assert code == 0, err
+    assert "linf 8/255" in out
+    assert "all: union" in out
+    code, out, _ = invoke(capsys, "report", tmp_path / "results", "--json")
+    (table,) = json.loads(out)["across"]
+    assert [column["threat"] for column in table["threats"]] == ["l2", "linf"]
+    assert table["models"][0]["sets"]["all"] == row
+    report = (tmp_path / "results" / "report" / "report.md").read_text()
+    assert "all: union" in report
+    assert (tmp_path / "results" / "report" / "threats.csv").is_file()
+
+
+def test_sets_are_listed_with_their_members(capsys):
+    code, out, _ = invoke(capsys, "list", "threats", "--json")
+    assert code == 0
+    rows = {row["name"]: row for row in json.loads(out)}
+    assert set(rows["unseen"]["members"]) == {name for name, row in rows.items() if row["seen"] is False}
+    assert set(rows["all"]["members"]) == set(rows) - {"unseen", "all"}
+
+
 def test_attacks_that_fail_give_exit_code_1_and_say_so(capsys, plugin, tmp_path):
     args = [a if a != "plugged-attack" else "plugged-crash" for a in run_args(plugin, tmp_path)]
     code, out, err = invoke(capsys, *args)
@@ -111,6 +145,8 @@ def test_attacks_that_fail_give_exit_code_1_and_say_so(capsys, plugin, tmp_path)
         (("--eps", "-1"), "not a positive number"),
         (("--eps", "80"), "did you mean 80/255"),
         (("--threat", "lnif"), "Did you mean 'linf'"),
+        (("--threat", "unsene"), "Did you mean 'unseen'"),
+        (("--threat", "unseen", "--eps", "8/255"), "each threat of the set has its own size"),
         (("--model", "pluged"), "plugged"),
         (("--attack", "pdg"), "pgd"),
         (("--n", "0"), "at least one image"),
