@@ -121,6 +121,8 @@ ATTACKS: Registry[Attack] = Registry(
         "apgd-dlr": "rdc_bench.attacks.apgd:apgd_dlr",
         "apgd-margin": "rdc_bench.attacks.apgd:apgd_margin",
         "apgd-t": "rdc_bench.attacks.apgd:apgd_targeted",
+        "lagrange": "rdc_bench.attacks.lagrange:lagrange",
+        "transfer": "rdc_bench.attacks.transfer:transfer",
         "fab": "rdc_bench.attacks.auto:fab",
         "fab-t": "rdc_bench.attacks.auto:fab_targeted",
         "square": "rdc_bench.attacks.auto:square",
