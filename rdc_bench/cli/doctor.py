@@ -15,9 +15,9 @@ def command(ctx: click.Context, as_json: bool) -> None:
 
     Exit code 1 when the default run would fail.
     """
-    from rdc_bench.diagnosis import diagnose
+    from rdc_bench.doctor import examine
 
-    findings = diagnose()
+    findings = examine()
     if as_json:
         print_json([finding._asdict() for finding in findings])
     else:

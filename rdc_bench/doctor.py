@@ -27,7 +27,7 @@ class Finding(NamedTuple):
     mend: str = ""
 
 
-def diagnose() -> list[Finding]:
+def examine() -> list[Finding]:
     """Look at packages, devices, cards, weights, data and plugins."""
     import torch
     from huggingface_hub import constants
