@@ -9,6 +9,7 @@ from typing import Literal
 from rdc_bench.errors import UserError, unknown_name
 from rdc_bench.files import write_atomically
 from rdc_bench.reporting.comparison import Comparisons, compare
+from rdc_bench.reporting.curves import curve_figures, curve_tables
 from rdc_bench.reporting.render import csv, markdown
 from rdc_bench.reporting.side_by_side import threats_csv
 
@@ -20,13 +21,13 @@ DEFAULT_FORMATS: tuple[Format, ...] = ("markdown", "csv", "png")
 
 def _csv(comparisons: Comparisons) -> dict[str, bytes]:
     across = {"threats.csv": threats_csv(comparisons.across).encode()} if comparisons.across else {}
-    return {"report.csv": csv(comparisons).encode(), **across}
+    return {"report.csv": csv(comparisons).encode(), **across, **curve_tables(comparisons)}
 
 
 def _png(comparisons: Comparisons) -> dict[str, bytes]:
     from rdc_bench.reporting.figure import png  # matplotlib takes long to import
 
-    return {f"{table.path.name}.png": png(table) for table in comparisons.runs}
+    return {f"{table.path.name}.png": png(table) for table in comparisons.runs} | curve_figures(comparisons)
 
 
 def _robustbench(comparisons: Comparisons) -> dict[str, bytes]:
