@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 import rdc_bench
+from rdc_bench.attacks.gradient import gradient_kind
 from rdc_bench.errors import UserError
 from rdc_bench.evaluation.execute import Executor
 from rdc_bench.evaluation.plan import Plan, PlannedModel, RunConfig, make_plan
@@ -276,10 +277,16 @@ def _loaded(plan: Plan, planned: PlannedModel) -> tuple[Executor, ModelEntry]:
         weights=planned.weights,
         origin=planned.origin,
         stochastic=stochastic,
-        gradient=str(getattr(model, "gradient", "exact")),
+        gradient=_gradient(plan, model),
         repeats=repeats,
     )
     return Executor(plan, model, planned.name, repeats), entry
+
+
+def _gradient(plan: Plan, model: torch.nn.Module) -> str:
+    """The most faithful gradient that any attack of the plan takes of the model; ``none`` when none takes any."""
+    kinds = {gradient_kind(model, a.options) for a in plan.attacks if a.attack.gradient != "black-box"}
+    return next((kind for kind in ("exact", "surrogate") if kind in kinds), min(kinds, default="none"))
 
 
 def _spans(n: int, size: int) -> Iterator[tuple[int, int]]:

@@ -182,9 +182,9 @@ def _warnings(table: RunTable) -> list[str]:
             f"{len(failures)} attacks did not give a verdict and count as undecided, never as robust; "
             f"first: {first.attack} on {first.model}, image {first.index}: {first.reason}"
         )
-    bpda = [m.name for m in table.manifest.models if m.gradient == "bpda"]
-    if bpda:
-        lines.append(f"gradients of {', '.join(bpda)} are BPDA approximations, so these figures are upper bounds")
+    approximated = [f"{m.name} ({m.gradient})" for m in table.manifest.models if m.gradient not in ("exact", "none")]
+    if approximated:
+        lines.append(f"no attack took the exact gradient of {', '.join(approximated)}, so these figures are upper bounds")
     return lines
 
 

@@ -177,6 +177,9 @@ def test_records_say_what_was_differentiated(kind: str, registered: Any, tmp_pat
     assert recorded["toy-lm", "fgsm"] == ["bpda"]  # takes no such option, so it differentiates as the model says
     assert recorded["toy-lm", "square"] == ["none"]
     assert recorded["toy", "pgd"] == ["exact"]
+    assert [entry.gradient for entry in done.manifest.models] == [kind, "exact"]  # the most faithful that an attack took
+    (table,) = (path for path in rdc_bench.report(tmp_path, tmp_path / "report") if path.suffix == ".md")
+    assert ("no attack took the exact gradient of toy-lm" in table.read_text()) == (kind != "exact")
 
 
 def test_options_at_their_neutral_values_do_not_change_a_runs_identity(toys: list[str]) -> None:
