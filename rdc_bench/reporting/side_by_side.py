@@ -8,8 +8,9 @@ from rdc_bench.results.across import Column, Row, SideBySide
 from rdc_bench.threats import SETS
 
 ACROSS = (
-    "Robust accuracies in %, avg / worst where they differ. Over a set of threats at their usual sizes: the mean, the lowest "
-    "of any threat, and the union, in which an image counts as far as it holds under every threat, with Wilson's 95 % interval."
+    "Robust accuracies in %, avg / worst where they differ. Over those threats of a set that were run at their usual sizes (how "
+    "many, in brackets): the mean, the lowest of any threat, and the union, in which an image counts as far as it holds under "
+    "every threat, with Wilson's 95 % interval."
 )
 
 #: What is shown of a model over a set.
@@ -27,10 +28,14 @@ def threat_rows(table: SideBySide) -> pd.DataFrame:
     """The table as text."""
     lines = [{"threat": "clean", **{row.model: row.clean.span for row in table.rows}}]
     lines += [{"threat": c.label, **{row.model: _under(row, c) for row in table.rows}} for c in table.columns]
-    for name in SETS:
-        if sum(name in column.sets for column in table.columns) > 1:
+    shown = 1
+    for name in SETS:  # each holds those before it
+        inside = sum(name in column.sets for column in table.columns)
+        if inside > shown:
             over = {row.model: _over(row, name) for row in table.rows}
-            lines += [{"threat": f"{name}: {figure}", **{m: texts[figure] for m, texts in over.items()}} for figure in FIGURES]
+            title = f"{name} ({inside})"
+            lines += [{"threat": f"{title}: {figure}", **{m: texts[figure] for m, texts in over.items()}} for figure in FIGURES]
+            shown = inside
     return pd.DataFrame(lines)
 
 

@@ -112,13 +112,13 @@ def test_a_set_of_threats_is_one_command_with_one_document(capsys, plugin, tmp_p
     code, out, err = invoke(capsys, *args)
     assert code == 0, err
     assert "linf 8/255" in out
-    assert "all: union" in out
+    assert "all (2): union" in out
     code, out, _ = invoke(capsys, "report", tmp_path / "results", "--json")
     (table,) = json.loads(out)["across"]
     assert [column["threat"] for column in table["threats"]] == ["l2", "linf"]
     assert table["models"][0]["sets"]["all"] == row
     report = (tmp_path / "results" / "report" / "report.md").read_text()
-    assert "all: union" in report
+    assert "all (2): union" in report
     assert (tmp_path / "results" / "report" / "threats.csv").is_file()
 
 
