@@ -130,6 +130,7 @@ ATTACKS: Registry[Attack] = Registry(
         "autoattack": "rdc_bench.attacks.auto:autoattack_standard",
         "autoattack-plus": "rdc_bench.attacks.auto:autoattack_plus",
         "autoattack-rand": "rdc_bench.attacks.auto:autoattack_rand",
+        "selective": "rdc_bench.attacks.selective:selective",
         "fmn": "rdc_bench.attacks.fmn:fmn",
         "ddn": "rdc_bench.attacks.ddn:ddn",
         "stadv": "rdc_bench.attacks.stadv:stadv",
