@@ -10,11 +10,11 @@ from rdc_bench.cli.options import json_option, print_json, with_plugins
 
 
 @click.command("list")
-@click.argument("what", metavar="models|attacks|threats|datasets")
+@click.argument("what", metavar="models|attacks|threats|datasets|recipes")
 @json_option
 @with_plugins
 def command(what: str, as_json: bool) -> None:
-    """Show what there is: models, attacks, threats or datasets.
+    """Show what there is: models, attacks, threats, datasets, or recipes to reproduce.
 
     \b
     Examples:

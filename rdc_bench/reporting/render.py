@@ -81,13 +81,13 @@ def reported_rows(elsewhere: list[Elsewhere]) -> pd.DataFrame:
 def terminal(comparisons: Comparisons, console: Console) -> None:
     """Print all tables."""
     for table in comparisons.runs:
-        console.print(_rich(main_rows(table), heading(table)))
+        console.print(rich_table(main_rows(table), heading(table)))
         if len(table.manifest.attacks) > 1:
-            console.print(_rich(attack_rows(table), f"by attack: {' / '.join(_senses(table))}"))
+            console.print(rich_table(attack_rows(table), f"by attack: {' / '.join(_senses(table))}"))
         if table.elsewhere:
             lowest = {row.model: row for row in table.elsewhere}  # they are sorted, so the last of a model is its lowest
             shown = reported_rows([row for row in table.elsewhere if lowest[row.model] is row])
-            console.print(_rich(shown.drop(columns="note"), f"{ELSEWHERE}; the lowest for each model"))
+            console.print(rich_table(shown.drop(columns="note"), f"{ELSEWHERE}; the lowest for each model"))
         console.print(f"[dim]{escape(table.manifest.note)}[/dim]")
         for line in _warnings(table):
             console.print(f"[yellow]{escape(line)}[/yellow]")
@@ -109,7 +109,7 @@ def terminal_set(across: SideBySide, tables: list[RunTable], console: Console) -
 
 
 def _print_across(across: SideBySide, console: Console) -> None:
-    console.print(_rich(threat_rows(across), heading_across(across)))
+    console.print(rich_table(threat_rows(across), heading_across(across)))
     console.print(f"[dim]{ACROSS}[/dim]")
     console.print()
 
@@ -188,7 +188,8 @@ def _warnings(table: RunTable) -> list[str]:
     return lines
 
 
-def _rich(frame: pd.DataFrame, title: str) -> Table:
+def rich_table(frame: pd.DataFrame, title: str) -> Table:
+    """A frame for the terminal; nothing in it is read as markup."""
     table = Table(title=escape(title), title_justify="left", title_style="bold")
     for column in frame.columns:
         table.add_column(column, justify="left" if column in ("model", "threat") else "right", overflow="fold")

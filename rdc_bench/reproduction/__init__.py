@@ -1,0 +1,12 @@
+"""Recipes: the runs behind a published table or figure, carried out again by one command.
+
+A recipe (``recipes/NAME.yaml``) names models, variants of models, and the attacks to run on them. Everything it does goes
+through :func:`rdc_bench.run`, so a recipe that was interrupted goes on, and each of its runs can be verified by itself.
+"""
+
+from __future__ import annotations
+
+from rdc_bench.reproduction.recipe import Recipe, find_recipe, list_recipes
+from rdc_bench.reproduction.reproduce import Reproduction, reproduce
+
+__all__ = ["Recipe", "Reproduction", "find_recipe", "list_recipes", "reproduce"]
