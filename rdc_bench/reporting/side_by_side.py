@@ -8,9 +8,9 @@ from rdc_bench.results.across import Column, Row, SideBySide
 from rdc_bench.threats import SETS
 
 ACROSS = (
-    "Robust accuracies in %, avg / worst where they differ. Over those threats of a set that were run at their usual sizes (how "
-    "many, in brackets): the mean, the lowest of any threat, and the union, in which an image counts as far as it holds under "
-    "every threat, with Wilson's 95 % interval."
+    "Robust accuracies in %, avg / worst where they differ. Over those threats of a set that were run at their usual sizes "
+    "(their number in brackets): the mean, the lowest of any threat, and the union, in which an image counts as far as it "
+    "holds under every threat, with Wilson's 95 % interval."
 )
 
 #: What is shown of a model over a set.
