@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from rdc_bench.evaluation.run import RunResult
-from rdc_bench.results.schema import CLEAN
+from rdc_bench.results.across import StoredRun, together
 from rdc_bench.results.store import RunFolder
-from rdc_bench.results.summary import ModelSummary, summarize
+from rdc_bench.results.summary import ModelSummary
 
 #: The column of all steps together.
 ALL = "all together"
@@ -35,10 +35,13 @@ def rows_of(results: list[tuple[str, RunResult]]) -> list[Row]:
     that over attacks within one run.
     """
     rows: dict[str, dict[str, ModelSummary]] = {}
+    runs: dict[str, list[StoredRun]] = {}
     for label, result in results:
+        stored = StoredRun.read(RunFolder(result.path))
         for summary in result.models:
             rows.setdefault(summary.model, {})[label] = summary
-    return [Row(model, _title(by_step), by_step, _together(model, results)) for model, by_step in rows.items()]
+            runs.setdefault(summary.model, []).append(stored)
+    return [Row(model, _title(by_step), by_step, together(model, runs[model])) for model, by_step in rows.items()]
 
 
 def table(rows: list[Row]) -> pd.DataFrame:
@@ -72,23 +75,3 @@ def _cell(summary: ModelSummary | None) -> str:
 
 def _title(by_step: dict[str, ModelSummary]) -> str:
     return next(iter(by_step.values())).title
-
-
-def _together(model: str, results: list[tuple[str, RunResult]]) -> ModelSummary:
-    """The model's summary as if all steps had been attacks of one run."""
-    entries, attacks, records = [], [], []
-    for label, result in results:
-        entry = next((e for e in result.manifest.models if e.name == model), None)
-        if entry is None:
-            continue
-        rows = RunFolder(result.path).records()
-        rows = rows[rows["model"] == model]
-        if entries:  # clean predictions are the same in every step
-            rows = rows[rows["attack"] != CLEAN]
-        attacked = rows["attack"] != CLEAN
-        records.append(rows.assign(attack=rows["attack"].where(~attacked, label + ": " + rows["attack"])))
-        attacks += [a.model_copy(update={"label": f"{label}: {a.label}"}) for a in result.manifest.attacks]
-        entries.append(entry)
-    manifest = results[0][1].manifest.model_copy(update={"models": entries[:1], "attacks": attacks})
-    (summary,) = summarize(manifest, pd.concat(records))
-    return summary
