@@ -14,6 +14,8 @@ name are refused. An option ``gradient`` chooses how a model that leaves the cho
 An attack that takes ``generator`` is called with one image at a time, so that its draws cannot depend on the batch. One that
 takes ``generators`` instead is called with a batch and one generator per image; it must treat the images independently, call
 the model only on whole batches (or on ``r`` copies of the whole batch, one after the other) and never drop images on the way.
+It may do otherwise where a batch cannot matter: on models that are not ``stochastic``, and inside a
+:func:`~rdc_bench.randomness.draws_for` of its own, whose keys come from the images' generators.
 
 The attack does not judge itself: the evaluation checks the threat set, calls the model again and decides.
 
@@ -130,6 +132,7 @@ ATTACKS: Registry[Attack] = Registry(
         "autoattack": "rdc_bench.attacks.auto:autoattack_standard",
         "autoattack-plus": "rdc_bench.attacks.auto:autoattack_plus",
         "autoattack-rand": "rdc_bench.attacks.auto:autoattack_rand",
+        "ensemble": "rdc_bench.attacks.ensemble:ensemble",
         "selective": "rdc_bench.attacks.selective:selective",
         "fmn": "rdc_bench.attacks.fmn:fmn",
         "ddn": "rdc_bench.attacks.ddn:ddn",

@@ -1,0 +1,140 @@
+"""A cascade of attacks that spends its budget where it pays.
+
+Cheap attacks come first, and an image that is broken leaves before the dear ones: Auto-PGD on the margin and the cross-entropy
+for a few steps, on random models the selective attack, then targeted Auto-PGD towards the three likeliest classes and at last
+towards all, and Square. An image at which the gradient is exactly zero, or a model that has none, goes to Square at once, with
+five times the queries.
+
+An image of a deterministic model is broken when it is misclassified. One of a random model is shown to fresh draws after every
+attack, and is broken when all of them misclassify it: then no other attack can do better, by the mean or by the worst of the
+draws. What is returned fooled the most draws.
+
+That images leave a batch changes nothing for those that stay. Of a random model, every attack of the cascade draws under keys
+that belong to the image and the attack alone, whoever else is there; a deterministic model draws nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from rdc_bench.attacks import ATTACKS, attack
+from rdc_bench.attacks.gradient import differentiated
+from rdc_bench.attacks.losses import margin
+from rdc_bench.defenses.likelihood_maximization import Gradient
+from rdc_bench.randomness import Key, draws_for
+from rdc_bench.threats import LpThreat
+
+#: How many times as many queries an image without a gradient gets.
+WITHOUT_GRADIENT = 5
+#: Classes that are tried before all others.
+PROMISING = 3
+
+
+class Stage(NamedTuple):
+    """An attack of the cascade with its options, and whether it goes on where the gradient fails."""
+
+    attack: str
+    options: dict[str, Any]
+    blind: bool = False
+
+
+@attack("ensemble", threats=["linf", "l2"])
+def ensemble(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    threat: LpThreat,
+    *,
+    generators: Sequence[torch.Generator],
+    steps: int = 100,
+    queries: int = 1000,
+    eot: int = 8,
+    checks: int = 10,
+    gradient: Gradient = "exact",
+) -> Tensor:
+    """A cascade of Auto-PGD, targeted Auto-PGD and Square, dear attacks for the images alone that cheap ones left standing.
+
+    Options:
+        steps: of the longest runs of Auto-PGD. queries: of Square.
+        eot: draws of the model's randomness averaged per step. checks: fresh draws that judge an image after each attack.
+        gradient: exact, bpda or surrogate, where the model leaves the choice.
+    """
+    stochastic = bool(getattr(model, "stochastic", False))
+    checks = checks if stochastic else 1
+    seeds = [int(torch.randint(2**62, (), generator=g)) for g in generators]
+
+    def keys(images: Tensor, purpose: str) -> list[Key]:
+        return [("ensemble", seeds[i], purpose) for i in images.tolist()]
+
+    everyone = torch.arange(len(x), device=x.device)
+    with draws_for(keys(everyone, "gradient")):
+        blind, classes = _blind(differentiated(model, gradient), x, y)
+    found = x.clone()
+    with draws_for(keys(everyone, "clean")):
+        share, value = _judged(model, x, y, checks)
+    for number, stage in enumerate(_stages(classes, stochastic, steps, queries, eot, gradient)):
+        for part, options in _parts(stage, blind, share):
+            left = everyone[part]
+            if not len(left):
+                continue
+            subject = [generators[i] for i in left.tolist()]
+            with draws_for(keys(left, f"attack {number}")):
+                function = ATTACKS.get(stage.attack).function
+                proposed = function(model, x[left], y[left], threat, generators=subject, **options)
+            with draws_for(keys(left, f"check {number}")):
+                new_share, new_value = _judged(model, proposed, y[left], checks)
+            better = (new_share > share[left]) | ((new_share == share[left]) & (new_value > value[left]))
+            improved = left[better]
+            found[improved], share[improved], value[improved] = proposed[better], new_share[better], new_value[better]
+    return found
+
+
+def _stages(classes: int, stochastic: bool, steps: int, queries: int, eot: int, gradient: Gradient) -> Iterator[Stage]:
+    """The cascade, from the cheapest attack to the dearest."""
+    common = {"eot": eot if stochastic else 1, "gradient": gradient}
+    short, middling = max(steps // 10, 1), max(steps // 2, 1)
+    yield Stage("apgd-margin", {"steps": short, **common})
+    yield Stage("apgd-ce", {"steps": middling, **common})
+    if stochastic:
+        yield Stage("selective", {"steps": middling, "draws": 2 * eot, "chosen": eot, "gradient": gradient})
+    if classes < 4:  # too few for targets
+        yield Stage("apgd-margin", {"steps": steps, "restarts": 2, **common})
+    else:
+        yield Stage("apgd-t", {"steps": middling, "n_target_classes": PROMISING, **common})
+        if not stochastic and classes > PROMISING + 1:
+            yield Stage("apgd-t", {"steps": steps, **common})
+    yield Stage("square-eot", {"queries": queries, "eot": eot}, blind=True)
+
+
+def _parts(stage: Stage, blind: Tensor, share: Tensor) -> Iterator[tuple[Tensor, dict[str, Any]]]:
+    """Which of the images that are not yet broken a stage attacks, bool (B,), with its options for them."""
+    standing = share < 1
+    yield standing & ~blind, stage.options
+    if stage.blind:
+        yield standing & blind, {**stage.options, "queries": WITHOUT_GRADIENT * stage.options["queries"]}
+
+
+def _blind(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, int]:
+    """At which images the margin has no gradient or one of exactly zero, bool (B,); and the number of classes."""
+    point = x.detach().requires_grad_(True)
+    with torch.enable_grad():
+        logits = model(point)
+        if not logits.requires_grad:
+            return torch.ones_like(y, dtype=torch.bool), logits.shape[1]
+        (uphill,) = torch.autograd.grad(margin(logits, y).sum(), point, allow_unused=True)
+    if uphill is None:
+        return torch.ones_like(y, dtype=torch.bool), logits.shape[1]
+    return (uphill == 0).flatten(1).all(dim=1), logits.shape[1]
+
+
+def _judged(model: nn.Module, x: Tensor, y: Tensor, draws: int) -> tuple[Tensor, Tensor]:
+    """Share of ``draws`` that misclassify each image, and their mean margin; both (B,)."""
+    with torch.no_grad():
+        logits = model(x.repeat(draws, 1, 1, 1))
+    labels = y.repeat(draws)
+    wrong = (logits.argmax(dim=1) != labels).unflatten(0, (draws, -1)).double().mean(dim=0)
+    return wrong, margin(logits, labels).unflatten(0, (draws, -1)).mean(dim=0)
