@@ -19,6 +19,7 @@ from rdc_bench.threats.elastic import ElasticThreat
 from rdc_bench.threats.fog import FogThreat
 from rdc_bench.threats.gabor import GaborThreat
 from rdc_bench.threats.jpeg import JpegThreat
+from rdc_bench.threats.low_frequency import LowFrequencyThreat
 from rdc_bench.threats.lp import LpThreat
 from rdc_bench.threats.patch import PatchThreat
 from rdc_bench.threats.recolor import ReColorThreat
@@ -34,6 +35,7 @@ __all__ = [
     "FogThreat",
     "GaborThreat",
     "JpegThreat",
+    "LowFrequencyThreat",
     "LpThreat",
     "PatchThreat",
     "ReColorThreat",
@@ -80,6 +82,7 @@ THREATS: Registry[Callable[[float], Threat]] = Registry(
         "gabor": "rdc_bench.threats.gabor:GaborThreat",
         "jpeg-linf": "rdc_bench.threats.jpeg:jpeg_linf",
         "jpeg-l2": "rdc_bench.threats.jpeg:jpeg_l2",
+        "low-frequency": "rdc_bench.threats.low_frequency:LowFrequencyThreat",
         "patch": "rdc_bench.threats.patch:PatchThreat",
         "recolor": "rdc_bench.threats.recolor:ReColorThreat",
         "rotation-translation": "rdc_bench.threats.rotation_translation:RotationTranslationThreat",
