@@ -26,7 +26,7 @@ class RDC(nn.Module):
 
     @property
     def gradient(self) -> str:
-        """How gradients pass through the maximisation: ``exact`` or ``bpda``."""
+        """How gradients pass through the maximisation: ``exact``, ``bpda`` or ``surrogate``."""
         return self.likelihood_maximization.gradient
 
     def forward(self, x: Tensor) -> Tensor:
