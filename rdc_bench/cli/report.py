@@ -19,8 +19,9 @@ from rdc_bench.cli.options import json_option, print_json
 def command(results: Path, out: Path | None, formats: tuple[str, ...], as_json: bool) -> None:
     """Compare models over all stored runs in RESULTS (default: results).
 
-    Prints the tables, and writes them as Markdown and CSV with a figure for each run; as robustbench, the files that its
-    leaderboard takes. Reads only what `rdc-bench run` stored.
+    Prints the tables, and writes them as Markdown and CSV with a figure for each run, and with accuracy against every eps for
+    runs that hold a minimum-norm attack (fmn, ddn, fab); as robustbench, the files that its leaderboard takes. Reads only what
+    `rdc-bench run` stored.
 
     \b
     Examples:
