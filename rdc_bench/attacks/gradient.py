@@ -68,8 +68,9 @@ def differentiated(model: nn.Module, gradient: Gradient) -> nn.Module:
 
     Args: gradient: ``exact``, ``bpda`` or ``surrogate``, see :class:`rdc_bench.defenses.LikelihoodMaximization`.
     """
-    if hasattr(model, "differentiated"):
-        view: nn.Module = model.differentiated(gradient)
+    own: Any = getattr(model, "differentiated", None)
+    if own is not None:
+        view: nn.Module = own(gradient)
         return view
     children = {name: child and differentiated(child, gradient) for name, child in model._modules.items()}
     if all(child is model._modules[name] for name, child in children.items()):

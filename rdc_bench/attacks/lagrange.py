@@ -9,7 +9,7 @@ attack therefore asks for both: a wrong class, and an image that the denoiser fi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -104,7 +104,7 @@ def _drawn(x: Tensor, generators: Sequence[torch.Generator], draws: int, low: fl
 
 def _denoiser(model: nn.Module, y: Tensor, condition: str) -> tuple[nn.Module, Tensor | None]:
     """The model's denoiser, and the labels that it knows the classes ``y`` by (None for the unconditional one)."""
-    having = [part for part in model.modules() if isinstance(getattr(part, "denoiser", None), nn.Module)]
+    having: list[Any] = [part for part in model.modules() if isinstance(getattr(part, "denoiser", None), nn.Module)]
     if not having:
         raise UserError("attack lagrange needs a model with a denoiser, such as an RDC; pgd works on any")
     if condition == "none":

@@ -7,7 +7,7 @@ arXiv 1802.00420).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -80,10 +80,11 @@ def _sources(model: nn.Module, names: str, shape: Sequence[int]) -> list[nn.Modu
         raise UserError("attack transfer: there is no model to transfer from; name some with sources=NAME,NAME")
     loaded = [load_model(name) for name in chosen]
     for source in loaded:
-        takes = source.card.image_shape  # type: ignore[union-attr]
-        if tuple(takes) != tuple(shape):
-            name = source.card.name  # type: ignore[union-attr]
-            raise UserError(f"attack transfer: source {name!r} takes images of shape {tuple(takes)}, not {tuple(shape)}")
+        theirs: Any = source.card
+        if theirs.image_shape != tuple(shape):
+            raise UserError(
+                f"attack transfer: source {theirs.name!r} takes images of shape {theirs.image_shape}, not {tuple(shape)}"
+            )
     return loaded
 
 
