@@ -18,7 +18,7 @@ def predictions(model: nn.Module, x: Tensor, keys: Sequence[Key], repeats: int) 
 
     Args: x: (B, C, H, W). keys: of the draws, one per image.
     """
-    with torch.no_grad(), draws_for(keys), model_apart(model, x.device, seed_of(*keys[0], "model")):
+    with torch.no_grad(), draws_for(keys), model_apart(model, x.device, seed_of(*next(iter(keys), ()), "model")):
         logits = model(x.repeat(repeats, 1, 1, 1))
     predicted = logits.argmax(dim=1).masked_fill(~torch.isfinite(logits).all(dim=1), -1)
     return predicted.unflatten(0, (repeats, -1)).T.cpu()
