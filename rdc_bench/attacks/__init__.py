@@ -145,6 +145,7 @@ ATTACKS: Registry[Attack] = Registry(
         "snow": "rdc_bench.attacks.snow:adversarial_snow",
         "gabor": "rdc_bench.attacks.gabor:gabor",
         "low-frequency": "rdc_bench.attacks.low_frequency:low_frequency",
+        "corruptions": "rdc_bench.attacks.corruptions:corruptions",
         "apgd-l1": "rdc_bench.attacks.apgd_l1:apgd_l1",
         "rotation-translation": "rdc_bench.attacks.rotation_translation:rotation_translation",
         "rotation-translation-grid": "rdc_bench.attacks.rotation_translation:rotation_translation_grid",

@@ -15,6 +15,7 @@ from rdc_bench.cards import card_names, find_threat_card
 from rdc_bench.eps import Eps, parse_eps
 from rdc_bench.errors import UserError, unknown_name
 from rdc_bench.registry import Registry
+from rdc_bench.threats.corruptions import CorruptionsThreat
 from rdc_bench.threats.elastic import ElasticThreat
 from rdc_bench.threats.fog import FogThreat
 from rdc_bench.threats.gabor import GaborThreat
@@ -30,6 +31,7 @@ from rdc_bench.threats.stadv import StAdvThreat
 __all__ = [
     "SETS",
     "THREATS",
+    "CorruptionsThreat",
     "ElasticThreat",
     "Eps",
     "FogThreat",
@@ -77,6 +79,7 @@ THREATS: Registry[Callable[[float], Threat]] = Registry(
         "linf": "rdc_bench.threats.lp:linf",
         "l2": "rdc_bench.threats.lp:l2",
         "l1": "rdc_bench.threats.lp:l1",
+        "corruptions": "rdc_bench.threats.corruptions:CorruptionsThreat",
         "elastic": "rdc_bench.threats.elastic:ElasticThreat",
         "fog": "rdc_bench.threats.fog:FogThreat",
         "gabor": "rdc_bench.threats.gabor:GaborThreat",

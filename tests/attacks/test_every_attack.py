@@ -34,6 +34,7 @@ MIDDLING = {
     "snow": 0.3,
     "gabor": 0.1,
     "low-frequency": 0.12,
+    "corruptions": 3,
     "recolor": 0.08,
     "rotation-translation": 0.5,
     "stadv": 0.06,
@@ -50,6 +51,7 @@ LARGE = {
     "snow": 1.0,
     "gabor": 0.8,
     "low-frequency": 0.6,
+    "corruptions": 5,
     "recolor": 1.0,
     "rotation-translation": 3.0,
     "stadv": 0.5,
@@ -59,6 +61,8 @@ pytestmark = pytest.mark.usefixtures("small_budgets")
 
 
 def make_threat(kind: str, eps: float) -> Threat:
+    if kind == "corruptions":
+        pytest.importorskip("imagecorruptions")
     return THREATS.get(kind)(eps)
 
 

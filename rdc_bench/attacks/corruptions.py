@@ -1,0 +1,49 @@
+"""The worst of many common corruptions (Hendrycks & Dietterich 2019, arXiv 1903.12261)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from rdc_bench.attacks import attack
+from rdc_bench.attacks.best import Best
+from rdc_bench.attacks.losses import margin
+from rdc_bench.errors import UserError
+from rdc_bench.threats import CorruptionsThreat
+from rdc_bench.threats.corruptions import DRAWS, KINDS, corrupt
+
+
+@attack("corruptions", threats=["corruptions"], gradient="black-box")
+def corruptions(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    threat: CorruptionsThreat,
+    *,
+    generators: Sequence[torch.Generator],
+    draws: int = DRAWS,
+    eot: int = 1,
+) -> Tensor:
+    """The worst of the fifteen corruptions of ImageNet-C at severity eps, in several draws each.
+
+    A worst case over corruptions, where benchmarks report the mean. What is random in them depends on the image alone, so that
+    it can be made again; the generators are not used.
+
+    Options:
+        draws: versions of each corruption that are tried, 4 at most. eot: draws of the model's randomness averaged for each.
+    """
+    if not 1 <= draws <= DRAWS:
+        raise UserError(f"attack corruptions: draws is 1 to {DRAWS}, not {draws}")
+    best = Best(model, x)
+    for kind in KINDS:
+        for draw in range(draws):
+            if best.complete:
+                return best.points
+            points = corrupt(x, kind, threat.severity, draw)
+            with torch.no_grad():
+                logits = model(points.repeat(eot, 1, 1, 1))
+            values = margin(logits, y.repeat(eot)).unflatten(0, (eot, -1)).mean(dim=0)
+            best.offer(points, values, logits.unflatten(0, (eot, -1)).mean(dim=0), y)
+    return best.points
