@@ -1,9 +1,10 @@
 """A cascade of attacks that spends its budget where it pays.
 
 Cheap attacks come first, and an image that is broken leaves before the dear ones: Auto-PGD on the margin and the cross-entropy
-for a few steps, on random models the selective attack, then targeted Auto-PGD towards the three likeliest classes and at last
-towards all, and Square. An image at which the gradient is exactly zero, or a model that has none, goes to Square at once, with
-five times the queries.
+for a few steps, on random models the selective attack, then targeted Auto-PGD towards the three likeliest classes and at last,
+on deterministic models, towards all. Square, which needs no gradient, then tries its luck with few queries. It gets many where
+gradients fail: at images where the gradient is exactly zero, on models that have none, and wherever those few queries went
+further than all steps along the gradient.
 
 An image of a deterministic model is broken when it is misclassified. One of a random model is shown to fresh draws after every
 attack, and is broken when all of them misclassify it: then no other attack can do better, by the mean or by the worst of the
@@ -15,6 +16,7 @@ that belong to the image and the attack alone, whoever else is there; a determin
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -28,18 +30,32 @@ from rdc_bench.defenses.likelihood_maximization import Gradient
 from rdc_bench.randomness import Key, draws_for
 from rdc_bench.threats import LpThreat
 
-#: How many times as many queries an image without a gradient gets.
-WITHOUT_GRADIENT = 5
+#: Share of Square's queries that are spent to see whether gradients fail.
+PROBE = 0.04
+#: Standard errors by which its margin must be larger then.
+SURE = 2.0
 #: Classes that are tried before all others.
 PROMISING = 3
 
 
 class Stage(NamedTuple):
-    """An attack of the cascade with its options, and whether it goes on where the gradient fails."""
+    """An attack of the cascade with its options, and whether it is for the images where the gradient fails, or for the others.
+
+    ``probe``: where it succeeds better than all before, gradients have failed.
+    """
 
     attack: str
     options: dict[str, Any]
     blind: bool = False
+    probe: bool = False
+
+
+class Judgement(NamedTuple):
+    """Share of fresh draws that misclassify each image, their mean margin and its standard error; all (B,)."""
+
+    share: Tensor
+    value: Tensor
+    error: Tensor
 
 
 @attack("ensemble", threats=["linf", "l2"])
@@ -51,7 +67,7 @@ def ensemble(
     *,
     generators: Sequence[torch.Generator],
     steps: int = 100,
-    queries: int = 1000,
+    queries: int = 5000,
     eot: int = 8,
     checks: int = 10,
     gradient: Gradient = "exact",
@@ -59,7 +75,7 @@ def ensemble(
     """A cascade of Auto-PGD, targeted Auto-PGD and Square, dear attacks for the images alone that cheap ones left standing.
 
     Options:
-        steps: of the longest runs of Auto-PGD. queries: of Square.
+        steps: of the longest runs of Auto-PGD. queries: of Square, where gradients fail; 4 % of them elsewhere.
         eot: draws of the model's randomness averaged per step. checks: fresh draws that judge an image after each attack.
         gradient: exact, bpda or surrogate, where the model leaves the choice.
     """
@@ -75,21 +91,22 @@ def ensemble(
         blind, classes = _blind(differentiated(model, gradient), x, y)
     found = x.clone()
     with draws_for(keys(everyone, "clean")):
-        share, value = _judged(model, x, y, checks)
+        share, value, _ = _judged(model, x, y, checks)
     for number, stage in enumerate(_stages(classes, stochastic, steps, queries, eot, gradient)):
-        for part, options in _parts(stage, blind, share):
-            left = everyone[part]
-            if not len(left):
-                continue
-            subject = [generators[i] for i in left.tolist()]
-            with draws_for(keys(left, f"attack {number}")):
-                function = ATTACKS.get(stage.attack).function
-                proposed = function(model, x[left], y[left], threat, generators=subject, **options)
-            with draws_for(keys(left, f"check {number}")):
-                new_share, new_value = _judged(model, proposed, y[left], checks)
-            better = (new_share > share[left]) | ((new_share == share[left]) & (new_value > value[left]))
-            improved = left[better]
-            found[improved], share[improved], value[improved] = proposed[better], new_share[better], new_value[better]
+        left = everyone[(share < 1) & (blind == stage.blind)]
+        if not len(left):
+            continue
+        subject = [generators[i] for i in left.tolist()]
+        with draws_for(keys(left, f"attack {number}")):
+            function = ATTACKS.get(stage.attack).function
+            proposed = function(model, x[left], y[left], threat, generators=subject, **stage.options)
+        with draws_for(keys(left, f"check {number}")):
+            new = _judged(model, proposed, y[left], checks)
+        if stage.probe:
+            blind[left] |= new.value > value[left] + SURE * new.error
+        better = (new.share > share[left]) | ((new.share == share[left]) & (new.value > value[left]))
+        improved = left[better]
+        found[improved], share[improved], value[improved] = proposed[better], new.share[better], new.value[better]
     return found
 
 
@@ -107,15 +124,8 @@ def _stages(classes: int, stochastic: bool, steps: int, queries: int, eot: int, 
         yield Stage("apgd-t", {"steps": middling, "n_target_classes": PROMISING, **common})
         if not stochastic and classes > PROMISING + 1:
             yield Stage("apgd-t", {"steps": steps, **common})
+    yield Stage("square-eot", {"queries": math.ceil(PROBE * queries), "eot": eot}, probe=True)
     yield Stage("square-eot", {"queries": queries, "eot": eot}, blind=True)
-
-
-def _parts(stage: Stage, blind: Tensor, share: Tensor) -> Iterator[tuple[Tensor, dict[str, Any]]]:
-    """Which of the images that are not yet broken a stage attacks, bool (B,), with its options for them."""
-    standing = share < 1
-    yield standing & ~blind, stage.options
-    if stage.blind:
-        yield standing & blind, {**stage.options, "queries": WITHOUT_GRADIENT * stage.options["queries"]}
 
 
 def _blind(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, int]:
@@ -131,10 +141,11 @@ def _blind(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, int]:
     return (uphill == 0).flatten(1).all(dim=1), logits.shape[1]
 
 
-def _judged(model: nn.Module, x: Tensor, y: Tensor, draws: int) -> tuple[Tensor, Tensor]:
-    """Share of ``draws`` that misclassify each image, and their mean margin; both (B,)."""
+def _judged(model: nn.Module, x: Tensor, y: Tensor, draws: int) -> Judgement:
     with torch.no_grad():
         logits = model(x.repeat(draws, 1, 1, 1))
     labels = y.repeat(draws)
     wrong = (logits.argmax(dim=1) != labels).unflatten(0, (draws, -1)).double().mean(dim=0)
-    return wrong, margin(logits, labels).unflatten(0, (draws, -1)).mean(dim=0)
+    margins = margin(logits, labels).unflatten(0, (draws, -1))
+    error = margins.std(dim=0) / math.sqrt(draws) if draws > 1 else torch.zeros_like(margins[0])
+    return Judgement(wrong, margins.mean(dim=0), error)
