@@ -50,7 +50,7 @@ def _bar(title: str) -> Iterator[Callable[[int, int, str], None]]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[text]}"),
     )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    with Progress(*columns, console=Console(stderr=True, emoji=False)) as progress:
         task = progress.add_task(title, total=None, text="")
         yield lambda done, total, text: progress.update(task, completed=done, total=total, text=text)
 

@@ -16,7 +16,7 @@ from torch import nn
 from rdc_bench.attacks import ATTACKS, Attack
 from rdc_bench.cards import LoadedCard, ModelCard, settings_of
 from rdc_bench.consistency import check_dataset
-from rdc_bench.data import DATASETS, Dataset, load_dataset
+from rdc_bench.data import DATASETS, Dataset, dataset_of_models, load_dataset
 from rdc_bench.defenses.fixed_noise import fixed_noise
 from rdc_bench.eps import Eps
 from rdc_bench.errors import UserError
@@ -146,7 +146,8 @@ class Plan:
     def run_id(self) -> str:
         """Readable name of the run's folder, unique to its identity."""
         eps = self.eps.text.replace("/", "_").replace(" ", "")
-        parts = (self.dataset.name, self.config.threat, eps, self.config.profile, f"n{len(self.dataset)}", self.identity[:8])
+        dataset = self.dataset.name.replace(":", "_")
+        parts = (dataset, self.config.threat, eps, self.config.profile, f"n{len(self.dataset)}", self.identity[:8])
         return "-".join(parts)
 
 
@@ -269,7 +270,7 @@ def _prepared(config: RunConfig) -> _Prepared:
         models = _with_fixed_noise(models)
     dataset_name = config.dataset or models[0].card.dataset
     for planned in models:
-        if planned.card.dataset != dataset_name:
+        if planned.card.dataset != dataset_of_models(dataset_name):
             raise UserError(
                 f"model {planned.card.name!r} is for dataset {planned.card.dataset!r}, not {dataset_name!r}: one dataset a run"
             )

@@ -26,5 +26,5 @@ def show_set(table: SideBySide, runs: Sequence[Path]) -> None:
 
 
 def _console() -> Console:
-    console = Console()
-    return console if console.is_terminal else Console(width=WIDTH)
+    console = Console(emoji=False)  # ":fog:" is part of a dataset's name
+    return console if console.is_terminal else Console(width=WIDTH, emoji=False)

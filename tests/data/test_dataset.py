@@ -84,6 +84,7 @@ def test_every_dataset_is_described() -> None:
         == sorted(DATASETS)
         == [
             "cifar10",
+            "cifar10-c",
             "cifar100",
             "fashion-mnist",
             "image-folder",
