@@ -15,6 +15,7 @@ COMMANDS = {
     "report": "comparison tables from stored runs",
     "verify": "re-check every stored adversarial image of a run",
     "reproduce": "carry out the runs behind a published table or figure",
+    "diagnose": "look for signs that a model's gradients are masked",
     "list": "models, attacks, threats, datasets and recipes",
     "models": "describe them, exchange them with the Hugging Face Hub, convert foreign checkpoints",
     "train": "train denoisers, multi-head students and baselines",

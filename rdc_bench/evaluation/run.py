@@ -25,6 +25,7 @@ from rdc_bench.errors import UserError
 from rdc_bench.evaluation.execute import Executor
 from rdc_bench.evaluation.plan import Plan, PlannedModel, RunConfig, make_plan
 from rdc_bench.global_generators import preserved
+from rdc_bench.results.diagnosis import masked
 from rdc_bench.results.schema import CLEAN, AttackEntry, Failure, Manifest, ModelEntry, RunStatus
 from rdc_bench.results.store import RunFolder, Shard
 from rdc_bench.results.summary import SENSES, ModelSummary, summarize
@@ -69,6 +70,7 @@ class RunResult:
     def as_json(self) -> dict[str, Any]:
         """The document that ``rdc-bench run --json`` prints."""
         m = self.manifest
+        found = masked(self.path.parent, m.models)
         return {
             "run": str(self.path),
             "status": m.status,
@@ -78,7 +80,10 @@ class RunResult:
             "n": m.n,
             "profile": m.profile,
             "note": m.note,
-            "models": [summary.as_json() for summary in self.models],
+            "models": [
+                {**summary.as_json(), "masked": [failed._asdict() for failed in found.get(summary.model, [])]}
+                for summary in self.models
+            ],
         }
 
 

@@ -10,6 +10,7 @@ from statsmodels.stats.multitest import multipletests
 
 from rdc_bench.reporting.reported import Elsewhere, reported_elsewhere
 from rdc_bench.results.across import SideBySide, StoredRun, side_by_side
+from rdc_bench.results.diagnosis import Masked, masked
 from rdc_bench.results.schema import Manifest
 from rdc_bench.results.statistics import Comparison, mcnemar
 from rdc_bench.results.store import find_runs
@@ -30,7 +31,7 @@ class Against:
 class RunTable:
     """One run: models from the most to the least robust, and the tests. ``against`` is keyed by model.
 
-    ``elsewhere``: what others report on the same dataset and threat.
+    ``elsewhere``: what others report on the same dataset and threat. ``masked``: models whose diagnosis failed.
     """
 
     path: Path
@@ -38,6 +39,7 @@ class RunTable:
     models: list[ModelSummary]
     against: dict[str, Against]
     elsewhere: list[Elsewhere]
+    masked: dict[str, list[Masked]]
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,9 @@ class Comparisons:
             m = table.manifest
             where = {"run": str(table.path), "threat": m.threat, "eps": m.eps, "dataset": m.dataset}
             measured = {**where, "n": m.n, "profile": m.profile, "source": "measured"}
-            rows += [{**measured, **summary.as_json()} for summary in table.models]
+            for summary in table.models:
+                found = [failed._asdict() for failed in table.masked.get(summary.model, [])]
+                rows.append({**measured, **summary.as_json(), "masked": found})
             rows += [{**where, "profile": None, **reported.as_row()} for reported in table.elsewhere]
             for a in table.against.values():
                 tested = {**a.test._asdict(), "p_value_holm": a.holm}
@@ -78,7 +82,8 @@ def compare(results: Path) -> Comparisons:
         stored.append(StoredRun.read(folder))
         models = sorted(summarize(manifest, stored[-1].records), key=lambda m: (-m.worst.value, -m.avg.value, m.model))
         against, elsewhere = _against_best_baseline(models), reported_elsewhere(manifest)
-        tables.append(RunTable(folder.path, manifest, models, against, elsewhere))
+        found = masked(folder.path.parent, manifest.models)
+        tables.append(RunTable(folder.path, manifest, models, against, elsewhere, found))
     return Comparisons(tables, unfinished, [table for table in side_by_side(stored) if len(table.columns) > 1])
 
 

@@ -30,7 +30,7 @@ def main_rows(table: RunTable) -> pd.DataFrame:
     """One row per model, from the most to the least robust in the worst case."""
     rows = []
     for m in table.models:
-        row = {"model": m.model, "clean": m.clean.percent}
+        row = {"model": _marked(table, m), "clean": m.clean.percent}
         row |= {f"robust {sense}": getattr(m, sense).percent for sense in _senses(table)}
         if any(other.undecided for other in table.models):
             row["undecided"] = str(m.undecided)
@@ -47,7 +47,7 @@ def attack_rows(table: RunTable) -> pd.DataFrame:
     """Per model and attack, ``avg / majority / worst`` in %, with the attacks that did not run through marked."""
     rows = []
     for m in table.models:
-        row = {"model": m.model}
+        row = {"model": _marked(table, m)}
         for name, a in m.attacks.items():
             mark = "" if a.status == "ok" else f" ({a.failed} {a.status})"
             row[name] = " / ".join(getattr(a, sense).span for sense in _senses(table)) + mark
@@ -55,6 +55,8 @@ def attack_rows(table: RunTable) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+#: Beside the name of a model whose diagnosis failed.
+MASKED = "⚠ masked?"
 ELSEWHERE = "Reported elsewhere, not measured here (other images and attacks)"
 
 
@@ -173,8 +175,18 @@ def _against(table: RunTable, model: ModelSummary) -> str:
     return f"{100 * a.test.difference:+.1f} (p={a.holm:.2g})"
 
 
+def _marked(table: RunTable, model: ModelSummary) -> str:
+    """The model's name, with a mark where a diagnosis found its gradients masked."""
+    return f"{model.model} {MASKED}" if model.model in table.masked else model.model
+
+
 def _warnings(table: RunTable) -> list[str]:
-    lines = []
+    lines = [
+        f"{MASKED} {model}: the diagnosis under {found.threat} at eps {found.eps} failed ({', '.join(found.checks)}), so its "
+        "robust accuracy may be that of the attack's failure; see docs/diagnose.md"
+        for model, failures in table.masked.items()
+        for found in failures
+    ]
     failures = table.manifest.failures
     if failures:
         first = failures[0]

@@ -10,6 +10,7 @@ from rich.console import Console
 from rdc_bench.reporting.comparison import compare
 from rdc_bench.reporting.render import terminal, terminal_set
 from rdc_bench.results.across import SideBySide
+from rdc_bench.results.diagnosis import Diagnosis
 
 #: Width of tables that go into a pipe or a file, where there is no terminal to fit.
 WIDTH = 160
@@ -23,6 +24,13 @@ def show_run(path: Path) -> None:
 def show_set(table: SideBySide, runs: Sequence[Path]) -> None:
     """Print the runs of a set of threats as one table on stdout."""
     terminal_set(table, [compare(path).runs[0] for path in runs], _console())
+
+
+def show_diagnosis(diagnosis: Diagnosis) -> None:
+    """Print the checks of a diagnosis on stdout."""
+    from rdc_bench.reporting.diagnosis import terminal as terminal_diagnosis  # matplotlib takes long to import
+
+    terminal_diagnosis(diagnosis, _console())
 
 
 def _console() -> Console:
