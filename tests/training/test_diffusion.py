@@ -119,7 +119,7 @@ def test_bayes_weight_adds_the_error_of_bayes_rule_at_one_level(batch: tuple[Ten
     sigma = torch.randn(6, generator=g).exp()
     z_noisy = z + sigma[:, None, None, None] * torch.randn(z.shape, generator=g)
     weight = (sigma**2 + model.sigma_data**2) / (sigma * model.sigma_data) ** 2
-    logits = -weight[:, None] * (model.all_classes(z_noisy, sigma) - z[:, None]).square().mean(dim=(2, 3, 4)) / 0.01
+    logits = -weight[:, None] * (model.all_classes(z_noisy, sigma) - z[:, None]).square().sum(dim=(2, 3, 4)) / 8.0
     expected = -torch.softmax(logits, dim=1)[torch.arange(6), y].log().mean()
     torch.testing.assert_close(loss(3.0) - loss(1.0), 2 * expected, rtol=1e-4, atol=1e-5)
 
