@@ -146,6 +146,8 @@ ATTACKS: Registry[Attack] = Registry(
         "gabor": "rdc_bench.attacks.gabor:gabor",
         "low-frequency": "rdc_bench.attacks.low_frequency:low_frequency",
         "corruptions": "rdc_bench.attacks.corruptions:corruptions",
+        "ppgd": "rdc_bench.attacks.perceptual:ppgd",
+        "lpa": "rdc_bench.attacks.perceptual:lpa",
         "apgd-l1": "rdc_bench.attacks.apgd_l1:apgd_l1",
         "rotation-translation": "rdc_bench.attacks.rotation_translation:rotation_translation",
         "rotation-translation-grid": "rdc_bench.attacks.rotation_translation:rotation_translation_grid",

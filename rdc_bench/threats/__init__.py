@@ -87,6 +87,7 @@ THREATS: Registry[Callable[[float], Threat]] = Registry(
         "jpeg-l2": "rdc_bench.threats.jpeg:jpeg_l2",
         "low-frequency": "rdc_bench.threats.low_frequency:LowFrequencyThreat",
         "patch": "rdc_bench.threats.patch:PatchThreat",
+        "perceptual": "rdc_bench.threats.perceptual:PerceptualThreat",
         "recolor": "rdc_bench.threats.recolor:ReColorThreat",
         "rotation-translation": "rdc_bench.threats.rotation_translation:RotationTranslationThreat",
         "snow": "rdc_bench.threats.snow:SnowThreat",

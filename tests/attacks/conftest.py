@@ -93,7 +93,7 @@ def small_budgets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pyautoattack.AutoAttack, "_set_version", shrunk)
 
 
-SMALL_OPTIONS = {"steps": 15, "queries": 100, "eot": 2, "rotations": 9, "translations": 3}
+SMALL_OPTIONS = {"steps": 15, "queries": 100, "eot": 2, "searches": 2, "cg_steps": 3, "rotations": 9, "translations": 3}
 
 Attacker = Callable[..., Tensor]
 

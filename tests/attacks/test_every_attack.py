@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from rdc_bench import UserError
 from rdc_bench.attacks import ATTACKS
 from rdc_bench.randomness import draws_for, generator
 from rdc_bench.threats import THREATS, Threat
@@ -35,6 +36,7 @@ MIDDLING = {
     "gabor": 0.1,
     "low-frequency": 0.12,
     "corruptions": 3,
+    "perceptual": 0.6,
     "recolor": 0.08,
     "rotation-translation": 0.5,
     "stadv": 0.06,
@@ -52,6 +54,7 @@ LARGE = {
     "gabor": 0.8,
     "low-frequency": 0.6,
     "corruptions": 5,
+    "perceptual": 2.5,
     "recolor": 1.0,
     "rotation-translation": 3.0,
     "stadv": 0.5,
@@ -131,6 +134,10 @@ def test_images_need_be_neither_grey_nor_square(name: str, kind: str, channels: 
     model = nn.Sequential(nn.Flatten(), nn.Linear(channels * 11 * 14, 10, bias=False)).requires_grad_(False)
     model[1].weight.copy_(torch.randn(model[1].weight.shape, generator=g))
     threat = make_threat(kind, MIDDLING[kind])
+    try:
+        threat.max_eps(x.shape[1:])
+    except UserError as error:
+        pytest.skip(str(error))
     y = model(x).argmax(dim=1)
     adversarial = attacked(name, model, x, y, threat)
     assert adversarial.shape == x.shape
