@@ -56,4 +56,4 @@ def _plot(margins: np.ndarray) -> Plot:
                 high=[b.high for b in bounds] if band else None,
             )
         )
-    return Plot(x_label="step", y_label="margin of the best wrong class, mean over images", lines=lines)
+    return Plot(x_label="step", y_label="margin, mean over images", lines=lines)

@@ -16,7 +16,7 @@ from torch import Tensor
 from rdc_bench.attacks.losses import margin
 from rdc_bench.diagnostics.outcome import Outcome, share_verdict, worse
 from rdc_bench.diagnostics.subject import Subject
-from rdc_bench.results.diagnosis import Line, Plot
+from rdc_bench.results.diagnosis import Line, Plot, Verdict
 
 #: Images are moved this far from the ends of [0, 1], so that no step leaves the range; also the longest step.
 INSIDE = 4 / 255
@@ -40,7 +40,8 @@ def examine(subject: Subject) -> Outcome:
         "along the gradient": _errors(subject, x, gradient, along),
         "random directions": _errors(subject, x, gradient, _unit(random.flatten(0, 1)).view_as(random).to(x)),
     }
-    verdicts, figures = [], {}
+    verdicts: list[Verdict] = []
+    figures: dict[str, float] = {}
     for name, error in errors.items():
         least = error.min(axis=0)
         verdict, share = share_verdict(least > TOLERANCE, warn=WARN, fail=FAIL)
@@ -48,7 +49,7 @@ def examine(subject: Subject) -> Outcome:
         figures |= {f"disagreeing images, {name}": share.value, f"median error, {name}": float(np.median(least))}
     plot = Plot(
         x_label="length of the step h",
-        y_label="|measured − predicted| / (|measured| + |predicted|), median",
+        y_label="median error of the slope",
         lines=[Line(label=name, x=list(STEPS), y=np.median(error, axis=1).tolist()) for name, error in errors.items()],
         log_x=True,
         limit=TOLERANCE,

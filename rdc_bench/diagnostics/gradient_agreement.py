@@ -21,8 +21,8 @@ from rdc_bench.diagnostics.subject import Subject
 from rdc_bench.results.diagnosis import Plot
 
 DRAWS = 4
-#: An attacker who averages this many draws a step, as the profile ``paper`` does, should come this close to the true gradient.
-AFFORDED, WANTED = 10, 0.9
+#: The mean of this many draws should come this close to the true gradient. Expensive models are seldom given more a step.
+AFFORDED, WANTED = 5, 0.9
 
 
 def needed(cosine: float) -> float:
@@ -54,7 +54,7 @@ def examine(subject: Subject) -> Outcome:
     if mean.low >= LIMIT:
         return Outcome("pass", figures, f"draws agree: the mean of {AFFORDED} is close to the true gradient", plot)
     says = (
-        f"draws disagree: the mean of {AFFORDED} is still mostly noise, so attacks fail for want of averaging, not on the model"
+        f"draws disagree: the mean of {AFFORDED} is far from the true gradient, so an attack has to average more (option eot)"
     )
     return Outcome("fail" if mean.high < LIMIT else "warn", figures, says, plot)
 

@@ -23,7 +23,7 @@ def against_white_box(subject: Subject, rivals: dict[str, np.ndarray], says: dic
         "broken by the white-box attack alone": float(test.only_second),
         "p of the difference": test.p_value,
     }
-    shown = {**rivals, f"white-box\n{RESTARTS} starts × {STEPS} steps": subject.survives_white_box}
+    shown = {**rivals, f"white-box, {RESTARTS} starts × {STEPS} steps": subject.survives_white_box}
     plot = Plot(
         x_label="",
         y_label="robust accuracy in %",

@@ -12,7 +12,7 @@ from torch import Tensor
 from rdc_bench.attacks.losses import Objective, cross_entropy, margin
 from rdc_bench.diagnostics.outcome import Outcome, distribution, share_verdict, worse
 from rdc_bench.diagnostics.subject import Subject
-from rdc_bench.results.diagnosis import Plot
+from rdc_bench.results.diagnosis import Plot, Verdict
 
 #: Shares of images without a usable gradient that call for a warning, and for a failure.
 WARN, FAIL = 0.05, 0.25
@@ -24,7 +24,8 @@ def examine(subject: Subject) -> Outcome:
     """Norms of the gradients of the margin and of the cross-entropy at the clean images."""
     norms = {name: _norms(subject, objective) for name, objective in (("margin", margin), ("cross-entropy", cross_entropy))}
     lost = {name: ~(norm > UNDERFLOW) for name, norm in norms.items()}
-    verdicts, shares = {}, {}
+    verdicts: dict[str, Verdict] = {}
+    shares = {}
     for name, images in lost.items():
         verdicts[name], shares[name] = share_verdict(images, warn=WARN, fail=FAIL)
     figures = {f"without a gradient of the {name}": share.value for name, share in shares.items()}
@@ -39,7 +40,7 @@ def examine(subject: Subject) -> Outcome:
     return Outcome(worse(*verdicts.values()), figures, _says(verdicts), plot)
 
 
-def _says(verdicts: dict[str, str]) -> str:
+def _says(verdicts: dict[str, Verdict]) -> str:
     if verdicts["margin"] != "pass":
         return "the model is cut off from its input or constant around it: attacks that follow its gradient go nowhere"
     if verdicts["cross-entropy"] != "pass":

@@ -63,7 +63,7 @@ class Comparisons:
             for summary in table.models:
                 found = [failed._asdict() for failed in table.masked.get(summary.model, [])]
                 rows.append({**measured, **summary.as_json(), "masked": found})
-            rows += [{**where, "profile": None, **reported.as_row()} for reported in table.elsewhere]
+            rows += [{**where, "profile": None, **reported.as_row(), "masked": []} for reported in table.elsewhere]
             for a in table.against.values():
                 tested = {**a.test._asdict(), "p_value_holm": a.holm}
                 comparisons.append({**where, "model": a.model, "baseline": a.baseline, **tested})

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import io
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import MaxNLocator
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from rdc_bench.results.diagnosis import Check, Diagnosis, Verdict
+from rdc_bench.results.diagnosis import Check, Diagnosis, Plot, Verdict
 
 COLOURS: dict[Verdict, str] = {"pass": "green", "warn": "yellow", "fail": "red"}
 #: Colours and markers of a picture's lines, in their order. Readable without colours too.
 STYLES = (("#2a7fb8", "o"), ("#c1432e", "s"), ("0.45", "^"), ("#5a9e4b", "D"), ("#8a5fa8", "v"))
+DASHES = ("-", "--", ":", "-.")
+#: Points up to which each is marked and has a bar of its own.
+FEW = 12
 INK: dict[Verdict, str] = {"pass": "#3b7d2e", "warn": "#b07a00", "fail": "#b3261e"}
 
 
@@ -50,13 +54,42 @@ def pictures(diagnosis: Diagnosis) -> dict[str, bytes]:
 
 
 def _png(diagnosis: Diagnosis, check: Check) -> bytes:
-    plot = check.plot
-    compared = not plot.x_label  # attacks side by side, each a point of its own
-    figure = Figure(figsize=(6.4, 4.0), dpi=150, layout="constrained")
+    compared = not check.plot.x_label  # attacks side by side, each a point of its own
+    height = 1.5 + 0.45 * len(check.plot.lines) if compared else 4.0
+    figure = Figure(figsize=(6.4, height), dpi=150, layout="constrained")
     axes = figure.subplots()
+    (_side_by_side if compared else _curves)(axes, check.plot)
+    axes.grid(color="0.92", zorder=0, axis="x" if compared else "both")
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(_plain(f"{diagnosis.model}: {check.title}"), x=0.02, ha="left", fontsize="medium")
+    figure.text(0.98, 0.985, check.verdict, ha="right", va="top", color=INK[check.verdict], fontweight="bold")
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
+
+
+def _side_by_side(axes: Axes, plot: Plot) -> None:
+    """One row for each attack, with its interval; the last, which the others are compared with, in another colour."""
+    for row, line in enumerate(plot.lines):
+        colour, marker = STYLES[1 if row == len(plot.lines) - 1 else 0]
+        if line.low and line.high:
+            axes.hlines(row, line.low[0], line.high[0], colors=colour, linewidth=2, zorder=2)
+        axes.plot(line.y[0], row, color=colour, marker=marker, markersize=7, zorder=3, clip_on=False)
+    axes.set_yticks(range(len(plot.lines)), [_plain(line.label) for line in plot.lines], fontsize="small")
+    axes.set_ylim(len(plot.lines) - 0.5, -0.5)
+    axes.set_xlim(0, 100)
+    axes.set_xlabel(f"{plot.y_label}, with 95 % intervals")
+
+
+def _curves(axes: Axes, plot: Plot) -> None:
+    """Lines with their intervals as bars, or as a band where there are many points."""
+    if plot.log_x:
+        axes.set_xscale("log")
+    if plot.log_y:
+        axes.set_yscale("log")
     for number, line in enumerate(plot.lines):
         colour, marker = STYLES[number % len(STYLES)]
-        few = len(line.x) <= 12
+        few = len(line.x) <= FEW
         axes.plot(
             line.x,
             line.y,
@@ -64,8 +97,8 @@ def _png(diagnosis: Diagnosis, check: Check) -> bytes:
             marker=marker if few else None,
             markersize=6,
             linewidth=2,
-            linestyle=("-", "--", ":", "-.")[number % 4],
-            label=line.label,
+            linestyle=DASHES[number % len(DASHES)],
+            label=_plain(line.label),
             zorder=3,
             clip_on=False,
         )
@@ -73,29 +106,20 @@ def _png(diagnosis: Diagnosis, check: Check) -> bytes:
             axes.vlines(line.x, line.low, line.high, colors=colour, linewidth=1.6, zorder=2)
         elif line.low and line.high:
             axes.fill_between(line.x, line.low, line.high, color=colour, alpha=0.15, linewidth=0)
-    if plot.limit is not None:
-        axes.axhline(plot.limit, color="0.2", linewidth=1, linestyle=(0, (4, 3)), zorder=1)
-    if plot.log_x:
-        axes.set_xscale("log")
     if plot.log_y:
-        axes.set_yscale("log")
-    if compared:
-        axes.set_xticks([line.x[0] for line in plot.lines], [_plain(line.label) for line in plot.lines], fontsize="small")
-        axes.set_xlim(-0.5, len(plot.lines) - 0.5)
-    elif len(plot.lines) > 1:
-        axes.legend(frameon=False, fontsize="small")
+        drawn = [y for line in plot.lines for y in line.y] + ([] if plot.limit is None else [plot.limit])
+        axes.set_ylim(min(drawn) / 10, max(1.0, 10 * max(drawn)))
     if plot.y_label.endswith("in %"):
         axes.set_ylim(-3, 103)
-        axes.yaxis.set_major_formatter(PercentFormatter(decimals=0))
+    if plot.x_label.endswith("in %"):
+        axes.set_xlim(0, 100)
+    if plot.x_label == "step":
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if plot.limit is not None:
+        axes.axhline(plot.limit, color="0.35", linewidth=1.2, linestyle=(0, (4, 3)), zorder=1, label="limit")
+    axes.legend(frameon=False, fontsize="small")
     axes.set_xlabel(_plain(plot.x_label))
     axes.set_ylabel(_plain(plot.y_label))
-    axes.grid(color="0.92", zorder=0)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.set_title(_plain(f"{diagnosis.model}: {check.name}"), loc="left", fontsize="medium")
-    axes.set_title(check.verdict, loc="right", fontsize="medium", color=INK[check.verdict], fontweight="bold")
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()
 
 
 def _plain(text: str) -> str:

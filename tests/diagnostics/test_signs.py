@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from rdc_bench.diagnostics import gradient_agreement
-from rdc_bench.diagnostics.gradient_agreement import LIMIT, needed
+from rdc_bench.diagnostics.gradient_agreement import AFFORDED, LIMIT, WANTED, needed
 from rdc_bench.diagnostics.subject import make_subject
 from rdc_bench.threats import LpThreat
 
@@ -137,13 +137,13 @@ def test_randomness_that_is_not_declared_is_caught(problem):
     assert checks["repeatable-draws"].figures["change under the same draws"] == 0  # torch's global generator is seeded for it
 
 
-def test_the_limit_is_the_cosine_at_which_ten_draws_do():
-    """Against a simulation: the mean of ``needed(c)`` noisy gradients has the cosine 0.9 with the true one."""
-    assert needed(LIMIT) == pytest.approx(10)
+def test_the_limit_is_the_cosine_at_which_the_draws_that_are_afforded_do():
+    """Against a simulation: the mean of ``needed(c)`` noisy gradients has the wanted cosine with the true one."""
+    assert needed(LIMIT) == pytest.approx(AFFORDED)
     g = torch.Generator().manual_seed(0)
     true = torch.zeros(20_000, dtype=torch.float64)
     true[0] = 1.0
     noise = ((1 - LIMIT) / LIMIT / len(true)) ** 0.5
-    draws = true + noise * torch.randn(10, len(true), generator=g, dtype=torch.float64)
+    draws = true + noise * torch.randn(AFFORDED, len(true), generator=g, dtype=torch.float64)
     assert torch.cosine_similarity(draws[0], draws[1], dim=0) == pytest.approx(LIMIT, abs=0.02)
-    assert torch.cosine_similarity(draws.mean(dim=0), true, dim=0) == pytest.approx(0.9, abs=0.01)
+    assert torch.cosine_similarity(draws.mean(dim=0), true, dim=0) == pytest.approx(WANTED, abs=0.01)
