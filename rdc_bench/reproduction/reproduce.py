@@ -79,6 +79,7 @@ def reproduce(
             progress=progress,
             **more,
         )
+        assert isinstance(result, RunResult)  # a recipe names one threat, no set of them
         results.append((step.label, result))
         # After every step, so that the table of what is done is there however long the rest takes.
         reproduction = _told(recipe, folder, results)
