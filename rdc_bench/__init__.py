@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "UserError": "rdc_bench.errors",
     "attack": "rdc_bench.attacks",
+    "diagnose": "rdc_bench.diagnostics",
     "list_attacks": "rdc_bench.attacks",
     "list_datasets": "rdc_bench.data",
     "list_models": "rdc_bench.loading",
@@ -29,6 +30,7 @@ __all__ = [
     "UserError",
     "__version__",
     "attack",
+    "diagnose",
     "list_attacks",
     "list_datasets",
     "list_models",
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
     from rdc_bench.api import report, run, verify
     from rdc_bench.attacks import attack, list_attacks
     from rdc_bench.data import list_datasets, load_dataset
+    from rdc_bench.diagnostics import diagnose
     from rdc_bench.errors import UserError
     from rdc_bench.loading import list_models, load_model, model
     from rdc_bench.threats import list_threats

@@ -87,9 +87,11 @@ def _curves(axes: Axes, plot: Plot) -> None:
         axes.set_xscale("log")
     if plot.log_y:
         axes.set_yscale("log")
+        drawn = [y for line in plot.lines for y in line.y] + ([] if plot.limit is None else [plot.limit])
+        axes.set_ylim(min(drawn) / 10, max(1.0, 10 * max(drawn)))
+    few = max(len(line.x) for line in plot.lines) <= FEW
     for number, line in enumerate(plot.lines):
         colour, marker = STYLES[number % len(STYLES)]
-        few = len(line.x) <= FEW
         axes.plot(
             line.x,
             line.y,
@@ -106,9 +108,6 @@ def _curves(axes: Axes, plot: Plot) -> None:
             axes.vlines(line.x, line.low, line.high, colors=colour, linewidth=1.6, zorder=2)
         elif line.low and line.high:
             axes.fill_between(line.x, line.low, line.high, color=colour, alpha=0.15, linewidth=0)
-    if plot.log_y:
-        drawn = [y for line in plot.lines for y in line.y] + ([] if plot.limit is None else [plot.limit])
-        axes.set_ylim(min(drawn) / 10, max(1.0, 10 * max(drawn)))
     if plot.y_label.endswith("in %"):
         axes.set_ylim(-3, 103)
     if plot.x_label.endswith("in %"):
