@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from attack_measures import area, optimality, security_area
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from rdc_bench.files import write_atomically
 from rdc_bench.results.statistics import Comparison, mcnemar, wilson
@@ -202,7 +203,7 @@ def _page(done: Sequence[Cell], cells: Sequence[Cell]) -> str:
         found = duels(done)
         parts += [
             "",
-            f"## Fixed ε (ℓ∞ 8/255), first {n['fixed']} test images",
+            f"## Fixed ε (ℓ∞ 16/255), first {n['fixed']} test images",
             "",
             "Robust accuracy in % (NFE) at the largest budget · local optimality over all budgets; global: its mean.",
             "",
@@ -261,6 +262,8 @@ def _csv(done: Sequence[Cell]) -> str:
 #: Colours that colour-blind readers tell apart (Okabe & Ito 2008), then dashes, then markers.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "osD^vP*X"
+#: Percentage points that a panel shows at least, so that a difference of one image does not fill it.
+NARROWEST = 25
 
 
 def _plot(done: Sequence[Cell]) -> bytes:
@@ -274,20 +277,17 @@ def _plot(done: Sequence[Cell]) -> bytes:
         for number, attack in enumerate(attacks):
             mine = sorted((c for c in shown if (c["model"], c["attack"]) == (model, attack)), key=lambda c: c["nfe"])
             if mine:
-                panel.plot(
-                    [cell["nfe"] for cell in mine],
-                    [100 * np.mean(cell["robust"]) for cell in mine],
-                    color=COLOURS[number % len(COLOURS)],
-                    marker=MARKERS[number % len(MARKERS)],
-                    linestyle="--" if "autoattack" in attack else "-",
-                    markersize=5,
-                    linewidth=1.3,
-                    alpha=0.85,
-                )
+                costs, left = [cell["nfe"] for cell in mine], [100 * np.mean(cell["robust"]) for cell in mine]
+                panel.plot(costs, left, **_style(number, attack))
         clean = 100 * np.mean(next(c for c in shown if c["model"] == model)["clean"])
         panel.axhline(clean, color="0.6", linewidth=1, linestyle=":")
         panel.annotate("clean", (0.99, clean), xycoords=("axes fraction", "data"), ha="right", va="bottom", color="0.4", size=8)
         panel.set_xscale("log")
+        panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+        panel.xaxis.set_minor_formatter(NullFormatter())
+        bottom, top = panel.get_ylim()
+        panel.set_ylim(max(min(bottom, top - NARROWEST), -2), max(top, NARROWEST))
         panel.set_title(model, fontsize="medium", loc="left")
         panel.grid(color="0.92")
         panel.spines[["top", "right"]].set_visible(False)
@@ -295,20 +295,26 @@ def _plot(done: Sequence[Cell]) -> bytes:
         panel.set_ylabel("robust accuracy in %")
     for panel in panels[len(models) :]:
         panel.set_visible(False)
-    handles = [
-        panels[0].plot(
-            [],
-            [],
-            color=COLOURS[i % len(COLOURS)],
-            marker=MARKERS[i % len(MARKERS)],
-            linestyle="--" if "autoattack" in a else "-",
-        )[0]
-        for i, a in enumerate(attacks)
-    ]
+    handles = [panels[0].plot([], [], **_style(number, attack))[0] for number, attack in enumerate(attacks)]
     figure.legend(handles, attacks, loc="outside lower center", ncols=5, frameon=False, fontsize="small")
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()
+
+
+def _style(number: int, attack: str) -> dict[str, Any]:
+    """Those of pyautoattack are dashed, with hollow marks."""
+    theirs = "autoattack" in attack
+    colour = COLOURS[number % len(COLOURS)]
+    return {
+        "color": colour,
+        "marker": MARKERS[number % len(MARKERS)],
+        "markerfacecolor": "white" if theirs else colour,
+        "linestyle": "--" if theirs else "-",
+        "markersize": 6,
+        "linewidth": 1.3,
+        "alpha": 0.85,
+    }
 
 
 def _unique(cells: Sequence[Cell], key: str) -> list[Any]:
@@ -316,4 +322,7 @@ def _unique(cells: Sequence[Cell], key: str) -> list[Any]:
 
 
 def _markdown(frame: pd.DataFrame) -> str:
-    return frame.to_markdown(index=False, floatfmt=".3f") if len(frame) else "Nothing comparable was measured."
+    if not len(frame):
+        return "Nothing comparable was measured."
+    shown = frame.map(lambda value: f"{value:.3f}" if isinstance(value, float) else str(value))
+    return shown.to_markdown(index=False, disable_numparse=True)
