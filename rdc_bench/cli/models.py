@@ -94,7 +94,7 @@ def push(name: str, reference: str, results: Path | None, private: bool, message
     \b
     Examples:
       rdc-bench models push my-model hf://owner/repo
-      rdc-bench models push rdc-fashion-mnist hf://owner/repo --results results/fashion-mnist-linf-8_255-standard-n256-61778677
+      rdc-bench models push rdc-fashion-mnist hf://owner/repo --results results/linf-table
       rdc-bench models push models/my-model.yaml hf://owner/repo --private --message "Longer training"
     """
     from rdc_bench.hub.push import push
