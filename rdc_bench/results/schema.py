@@ -24,7 +24,7 @@ RECORDS = pa.schema(
         ("success", pa.bool_()),  # correct on the clean image, wrong on the adversarial one
         ("status", pa.string()),  # ok | failed (the attack raised) | invalid (its image cannot be judged)
         ("reason", pa.string()),  # why the status is not ok, in one line; else null
-        ("gradient", pa.string()),  # exact | bpda | none
+        ("gradient", pa.string()),  # exact | bpda | surrogate | none
         ("nfe", pa.float64()),  # network evaluations spent attacking (clean: classifying) the image, forward + backward
         ("nfe_backward", pa.float64()),
         ("seconds", pa.float64()),
