@@ -10,16 +10,18 @@ such names are not listed.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
 import sys
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from rdc_bench.errors import UserError, unknown_name
 
@@ -133,11 +135,40 @@ def load_plugin(path: str | Path) -> None:
     if spec is None or spec.loader is None:
         raise UserError(f"plugin {path}: not a Python file (its name must end in .py)")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
+    _run_plugin(module, path, functools.partial(spec.loader.exec_module, module))
+
+
+class PluginSource(NamedTuple):
+    """A plugin file for another process. ``module``: the name under which it is imported. ``file``: where it lies here."""
+
+    module: str
+    file: str
+    source: bytes
+
+
+def plugin_sources() -> tuple[PluginSource, ...]:
+    """The plugin files that this process has loaded."""
+    loaded = [(name, module.__file__) for name, module in list(sys.modules.items()) if name.startswith(_PLUGIN_PREFIX)]
+    return tuple(PluginSource(name, file, Path(file).read_bytes()) for name, file in loaded if file)
+
+
+def load_plugin_source(plugin: PluginSource) -> None:
+    """Import a plugin file of another process, unless this one has it; the file itself need not be here."""
+    if plugin.module in sys.modules:
+        return
+    module = ModuleType(plugin.module)
+    module.__file__ = plugin.file
+    _run_plugin(module, plugin.file, lambda: exec(compile(plugin.source, plugin.file, "exec"), vars(module)))
+
+
+def _run_plugin(module: ModuleType, path: str | Path, run: Callable[[], None]) -> None:
+    """Make ``module`` known and run its code, whose errors are the user's."""
+    sys.modules[module.__name__] = module
     try:
-        spec.loader.exec_module(module)
+        run()
     except UserError:
+        del sys.modules[module.__name__]
         raise
     except (Exception, SystemExit) as error:
-        del sys.modules[name]
+        del sys.modules[module.__name__]
         raise UserError(f"plugin {path}: {type(error).__name__}: {error}") from error

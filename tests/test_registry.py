@@ -12,7 +12,7 @@ import torch
 
 from rdc_bench.attacks import ATTACKS, Attack, attack
 from rdc_bench.errors import UserError
-from rdc_bench.registry import Registry, load_plugin
+from rdc_bench.registry import Registry, load_plugin, load_plugin_source, plugin_sources
 from rdc_bench.threats import LpThreat
 
 ROOT = Path(__file__).parents[1]
@@ -198,6 +198,28 @@ def test_a_plugin_file_that_cannot_be_read_is_named(tmp_path: Path, name: str, t
     with pytest.raises(UserError, match=message) as caught:
         load_plugin(path)
     assert name in str(caught.value)
+
+
+def test_another_process_can_load_a_plugin_without_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "sent.py"
+    path.write_text(PLUGIN.format(name="sent"))
+    load_plugin(path)
+    (sent,) = (plugin for plugin in plugin_sources() if plugin.file == str(path))
+    here = ATTACKS.get("sent")
+    path.unlink()
+    del ATTACKS._entries["sent"]
+    monkeypatch.delitem(sys.modules, sent.module)
+    load_plugin_source(sent)
+    assert ATTACKS.entry("sent").origin == str(path)
+    there = ATTACKS.get("sent")
+    assert there is not here
+    assert sys.modules[there.function.__module__].noise is there  # so that it can be sent by its name
+    load_plugin_source(sent)
+    assert ATTACKS.get("sent") is there
+    broken = sent._replace(module=f"{sent.module}0", source=b"1 / 0")
+    with pytest.raises(UserError, match=r"sent\.py: ZeroDivisionError"):
+        load_plugin_source(broken)
+    assert broken.module not in sys.modules
 
 
 def test_the_example_plugin_works() -> None:
