@@ -55,6 +55,12 @@ from rdc_bench.cli.options import (
 @click.option(
     "--keep", type=click.Choice(["worst", "all"]), default="worst", show_default=True, help="Adversarial images to store."
 )
+@click.option(
+    "--engine",
+    default="local",
+    show_default=True,
+    help="Where images are attacked: local, or ray for a cluster (docs/engines.md).",
+)
 @device_option
 @data_dir_option
 @download_option
@@ -77,6 +83,7 @@ def command(
       rdc-bench run --model hf://owner/repo@v1.0 --model at-linf-fashion-mnist
       rdc-bench run --attack pgd --attack-arg steps=100 --attack-arg eot=4
       rdc-bench run --plugin my_attack.py --attack my-attack
+      rdc-bench run --profile standard --engine ray
     """
     from rdc_bench.api import run
     from rdc_bench.cli.progress import run_progress

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
@@ -19,17 +19,69 @@ from rdc_bench.results.schema import CLEAN
 from rdc_bench.results.store import Shard
 
 
+class Span(NamedTuple):
+    """Images ``start`` to ``stop − 1`` under a model, by its place in the plan."""
+
+    model: int
+    start: int
+    stop: int
+
+
+class Job(NamedTuple):
+    """A shard to be made. ``attack`` counts from 1 in the order of the plan; 0 is the clean evaluation."""
+
+    model: int
+    attack: int
+    start: int
+    stop: int
+
+    @property
+    def span(self) -> Span:
+        """The images, whatever is done to them."""
+        return Span(self.model, self.start, self.stop)
+
+    @property
+    def name(self) -> str:
+        """Of the shard's files."""
+        return f"{self.model:02d}-{self.attack:02d}-{self.start:06d}-{self.stop:06d}"
+
+
 @dataclass(frozen=True)
 class Executor:
     """Evaluates one loaded model.
 
-    Args: model: on its device. name: in the records. repeats: 1 for a deterministic model.
+    Args: model: on any device; it is moved to the run's. name: in the records. repeats: 1 for a deterministic model.
     """
 
     plan: Plan
     model: nn.Module
     name: str
     repeats: int
+
+    def shard(self, job: Job, clean: Mapping[Span, Tensor]) -> Shard:
+        """The finished shard.
+
+        Args: clean: clean predictions (images, repeats); an attack needs those of its own images.
+        """
+        self.model.to(self.plan.config.device)
+        if job.attack == 0:
+            return self.clean(job.start, job.stop)
+        return self.attack(self.plan.attacks[job.attack - 1], job.start, job.stop, clean[job.span])
+
+    def lost(self, job: Job, clean: Tensor, reason: str) -> Shard:
+        """The shard of an attack that could not be computed: failed on all its images, which stay as they are.
+
+        Args: clean: clean predictions (images, repeats).
+        """
+        planned = self.plan.attacks[job.attack - 1]
+        part = self.plan.dataset.between(job.start, job.stop)
+        rows = [
+            self._row(planned.label, job.start + i, r, int(part.labels[i]), int(clean[i, r]), self._gradient(planned), _NOTHING)
+            | Verdict("failed", reason)._asdict()
+            for i in range(len(part))
+            for r in range(self.repeats)
+        ]
+        return Shard(rows, {"adversarial": part.images})
 
     def clean(self, start: int, stop: int) -> Shard:
         """Predictions on clean images ``start`` to ``stop − 1``."""
@@ -70,7 +122,7 @@ class Executor:
         predicted = predictions(self.model, adversarial, self._keys(planned.label, range(start, stop)), self.repeats)
         distance = self.plan.threat.distance(x, adversarial)
         attacked = set(todo.tolist())
-        gradient = "none" if planned.attack.gradient == "black-box" else gradient_kind(self.model, planned.options)
+        gradient = self._gradient(planned)
         rows = []
         for i, verdict in enumerate(verdicts):
             spent = cost if i in attacked else _NOTHING
@@ -112,6 +164,9 @@ class Executor:
         with preserved(x.device, generators[0].initial_seed()), apart, draws_for(keys):
             return planned.attack.function(self.model, x, y, self.plan.threat, **draws, **planned.options)
 
+    def _gradient(self, planned: PlannedAttack) -> str:
+        return "none" if planned.attack.gradient == "black-box" else gradient_kind(self.model, planned.options)
+
     def _keys(self, attack: str, indices: Sequence[int]) -> list[Key]:
         return [(self.plan.config.seed, index, attack, "repeat") for index in indices]
 
@@ -139,6 +194,13 @@ class Executor:
             "nfe_backward": cost.meter.backward / cost.images,
             "seconds": cost.seconds,
         }
+
+
+class Task(NamedTuple):
+    """A job, and what can do it."""
+
+    job: Job
+    executor: Executor
 
 
 @dataclass(frozen=True)

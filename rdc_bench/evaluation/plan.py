@@ -20,6 +20,7 @@ from rdc_bench.data import DATASETS, Dataset, dataset_of_models, load_dataset
 from rdc_bench.defenses.fixed_noise import fixed_noise
 from rdc_bench.eps import Eps
 from rdc_bench.errors import UserError
+from rdc_bench.evaluation.engines import find_engine
 from rdc_bench.evaluation.profiles import DEFAULT_DATASET, DEFAULT_MODELS, Profile, attacks_under, default_attacks, profile
 from rdc_bench.loading import MODELS, Resolved, classifies, load_resolved, resolve
 from rdc_bench.parts import every_card, is_elsewhere, weight_files
@@ -46,6 +47,7 @@ class RunConfig(BaseModel):
     profile: str = "quick"
     out: Path = Path("results")
     fresh: bool = False
+    engine: str = "local"
     device: str = "cpu"
     keep: str = "worst"
     data_dir: Path | None = None
@@ -128,7 +130,7 @@ class Plan:
 
     @property
     def identity(self) -> str:
-        """A digest of all that changes the numbers; device, shard size and folders are left out."""
+        """A digest of all that changes the numbers; engine, device, shard size and folders are left out."""
         facts = {
             "version": IDENTITY_VERSION,
             "threat": self.config.threat,
@@ -265,6 +267,7 @@ def _prepared(config: RunConfig) -> _Prepared:
         raise UserError(f"repeats = {repeats}: at least one is needed")
     if config.keep not in ("worst", "all"):
         raise UserError(f"keep {config.keep!r}: either 'worst' or 'all'")
+    find_engine(config.engine)
     models = _models(config)
     if config.fixed_noise:
         models = _with_fixed_noise(models)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib.metadata
 import platform
@@ -9,6 +10,7 @@ import shlex
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,7 +24,8 @@ from torch import Tensor
 import rdc_bench
 from rdc_bench.attacks.gradient import gradient_kind
 from rdc_bench.errors import UserError
-from rdc_bench.evaluation.execute import Executor
+from rdc_bench.evaluation.engines import find_engine
+from rdc_bench.evaluation.execute import Executor, Job, Span, Task
 from rdc_bench.evaluation.plan import Plan, PlannedModel, RunConfig, make_plan
 from rdc_bench.global_generators import preserved
 from rdc_bench.results.diagnosis import masked
@@ -198,6 +201,7 @@ def _manifest(plan: Plan) -> Manifest:
             "device": config.device,
             "machine": platform.machine(),
             "threads": torch.get_num_threads(),
+            **({"engine": config.engine} if config.engine != "local" else {}),
             **({"gpu": torch.cuda.get_device_name()} if config.device.startswith("cuda") else {}),
         },
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -216,46 +220,62 @@ def _commit() -> dict[str, str]:
 
 def _execute(plan: Plan, folder: RunFolder, progress: Progress) -> list[ModelEntry]:
     """Do every shard that is not on disk yet."""
-    total = work(plan)
-    done = 0
     entries: list[ModelEntry] = []
+    tally = _Tally(plan, progress)
+    finished = find_engine(plan.config.engine)(_pending(plan, folder, entries, tally), tally.clean)
+    with contextlib.closing(finished):  # an engine lets go of what is under way, at once
+        for job, shard in finished:
+            folder.write_shard(job.name, shard)
+            tally.add(job, shard)
+    return entries
+
+
+def _pending(plan: Plan, folder: RunFolder, entries: list[ModelEntry], tally: _Tally) -> Iterator[Task]:
+    """What is not on disk yet, one model after another; each is loaded when its turn comes, and entered."""
     for number, planned in enumerate(plan.models):
         executor, entry = _loaded(plan, planned)
         entries.append(entry)
-        clean = torch.empty(len(plan.dataset), entry.repeats, dtype=torch.long)
-        for attack_number, attack in enumerate([None, *plan.attacks]):
-            robust = judged = 0
+        for attack in range(1 + len(plan.attacks)):
             for start, stop in _spans(len(plan.dataset), SHARD[entry.stochastic]):
-                name = _shard_name(number, attack_number, start, stop)
-                shard = folder.shard(name)
+                job = Job(number, attack, start, stop)
+                shard = folder.shard(job.name)
                 if shard is None:
-                    shard = (
-                        executor.clean(start, stop)
-                        if attack is None
-                        else executor.attack(attack, start, stop, clean[start:stop])
-                    )
-                    folder.write_shard(name, shard)
-                if attack is None:
-                    values = torch.tensor([row["clean_prediction"] for row in shard.rows])
-                    clean[start:stop] = values.unflatten(0, (-1, entry.repeats))
-                robust += _robust(shard, entry.repeats)
-                judged += stop - start
-                done += stop - start
-                label = attack.label if attack else CLEAN
-                progress(Step(done, total, plan.config.threat, planned.name, label, robust, judged))
+                    yield Task(job, executor)
+                else:
+                    tally.add(job, shard)
         del executor
         gc.collect()
-    return entries
+
+
+class _Tally:
+    """What is known of the shards that are done: clean predictions, and counts for the progress."""
+
+    def __init__(self, plan: Plan, progress: Progress) -> None:
+        self.clean: dict[Span, Tensor] = {}
+        self._plan = plan
+        self._progress = progress
+        self._done = 0
+        self._robust: Counter[tuple[int, int]] = Counter()  # by model and attack, as the next
+        self._judged: Counter[tuple[int, int]] = Counter()
+
+    def add(self, job: Job, shard: Shard) -> None:
+        images = job.stop - job.start
+        if job.attack == 0:
+            values = torch.tensor([row["clean_prediction"] for row in shard.rows])
+            self.clean[job.span] = values.unflatten(0, (images, -1))
+        place = job.model, job.attack
+        self._robust[place] += images - _wrong(shard)
+        self._judged[place] += images
+        self._done += images
+        plan = self._plan
+        label = plan.attacks[job.attack - 1].label if job.attack else CLEAN
+        counts = self._robust[place], self._judged[place]
+        self._progress(Step(self._done, work(plan), plan.config.threat, plan.models[job.model].name, label, *counts))
 
 
 def work(plan: Plan) -> int:
     """How many images × attacks a plan asks for, the clean evaluation among them."""
     return len(plan.models) * len(plan.dataset) * (1 + len(plan.attacks))
-
-
-def _shard_name(model: int, attack: int, start: int, stop: int) -> str:
-    """``attack`` counts from 1; 0 is the clean evaluation."""
-    return f"{model:02d}-{attack:02d}-{start:06d}-{stop:06d}"
 
 
 def _failures(rows: list[dict]) -> list[Failure]:
@@ -269,7 +289,7 @@ def _failures(rows: list[dict]) -> list[Failure]:
 def _loaded(plan: Plan, planned: PlannedModel) -> tuple[Executor, ModelEntry]:
     device = torch.device(plan.config.device)
     with preserved(device):  # a network that is made draws its first weights, though others take their place
-        model = planned.load().to(device)
+        model = planned.load()
     stochastic = bool(getattr(model, "stochastic", False))
     repeats = plan.repeats if stochastic else 1
     entry = ModelEntry(
@@ -299,14 +319,16 @@ def _spans(n: int, size: int) -> Iterator[tuple[int, int]]:
         yield start, min(n, start + size)
 
 
-def _robust(shard: Shard, repeats: int) -> int:
-    """Images of a shard that are right in every repeat, on the clean image and (if attacked) on the adversarial one."""
-    wrong = {
-        row["index"]
-        for row in shard.rows
-        if row["clean_prediction"] != row["label"] or (row["attack"] != CLEAN and row["adversarial_prediction"] != row["label"])
-    }
-    return len(shard.rows) // repeats - len(wrong)
+def _wrong(shard: Shard) -> int:
+    """Images of a shard that are not right in every repeat, on the clean image and (if attacked) on the adversarial one."""
+    return len(
+        {
+            row["index"]
+            for row in shard.rows
+            if row["clean_prediction"] != row["label"]
+            or (row["attack"] != CLEAN and row["adversarial_prediction"] != row["label"])
+        }
+    )
 
 
 def _merged(plan: Plan, folder: RunFolder, entries: list[ModelEntry]) -> tuple[list[dict], dict[str, Tensor]]:
@@ -318,7 +340,7 @@ def _merged(plan: Plan, folder: RunFolder, entries: list[ModelEntry]) -> tuple[l
         for attack_number in range(1 + len(plan.attacks)):
             parts = []
             for start, stop in _spans(len(plan.dataset), SHARD[entry.stochastic]):
-                shard = folder.shard(_shard_name(number, attack_number, start, stop))
+                shard = folder.shard(Job(number, attack_number, start, stop).name)
                 if shard is None:
                     raise UserError(f"{folder.path}: a finished shard disappeared; run the same command again")
                 rows += shard.rows
