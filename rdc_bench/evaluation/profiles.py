@@ -18,7 +18,8 @@ DEFAULT_MODELS = {
         "at-linf-fashion-mnist",
         "at-l2-fashion-mnist",
         "trades-linf-fashion-mnist",
-    ]
+    ],
+    "cifar10": ["rdc-cifar10", "dc-cifar10", "lm-cifar10", "standard-cifar10", "at-linf-cifar10"],
 }
 
 
