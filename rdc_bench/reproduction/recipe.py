@@ -26,7 +26,7 @@ class Variant(Strict):
 class Step(Strict):
     """One run: the same attacks on some models.
 
-    Attributes: label: how the step is called in the table; attacks: None for those of the profile.
+    Attributes: label: its column of the table, which steps with other models may share. attacks: none for those of the profile.
     """
 
     label: Annotated[str, Field(min_length=1, max_length=40)]
@@ -57,11 +57,11 @@ class Recipe(Strict):
     steps: Annotated[tuple[Step, ...], Field(min_length=1)]
 
     @model_validator(mode="after")
-    def _labels_differ(self) -> Recipe:
-        labels = [step.label for step in self.steps]
-        twice = {label for label in labels if labels.count(label) > 1}
+    def _one_figure_a_cell(self) -> Recipe:
+        cells = [(step.label, model) for step in self.steps for model in step.models]
+        twice = sorted({cell for cell in cells if cells.count(cell) > 1})
         if twice:
-            raise ValueError(f"two steps are called {sorted(twice)[0]!r}")
+            raise ValueError(f"two steps called {twice[0][0]!r} attack {twice[0][1]!r}")
         unused = set(self.variants) - {model for step in self.steps for model in step.models}
         if unused:
             raise ValueError(f"variant {sorted(unused)[0]!r} is in no step")

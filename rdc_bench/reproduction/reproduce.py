@@ -104,7 +104,7 @@ def _told(recipe: Recipe, folder: Path, results: list[tuple[str, RunResult]]) ->
 
 def _markdown(told: Reproduction) -> str:
     recipe = told.recipe
-    steps = [f"- **{s.label}**: {_attacks(s)}" for s in recipe.steps]
+    steps = [f"- **{label}**: {attacks}" for label, attacks in {s.label: _attacks(s) for s in recipe.steps}.items()]
     variants = [f"- `{name}`: `{v.of}`, {v.says}" for name, v in recipe.variants.items()]
     parts = [
         f"# {told.heading}",

@@ -94,7 +94,7 @@ def test_what_is_done_is_not_done_again(recipe, toys, tmp_path):
         ({"n": 0}, "n"),
         (
             {"steps": [TRIAL["steps"][0], dict(TRIAL["steps"][0], attacks=["pgd"], models=["noisy"])]},
-            "two steps are called 'weak'",
+            "two steps called 'weak'",
         ),
         ({"variants": {"unused": {"of": "dc-fashion-mnist", "set": {"levels": 2}, "says": "few"}}}, "in no step"),
         ({"steps": [{"label": "a", "models": ["toyy"], "attacks": ["pgd"]}]}, "toyy"),
