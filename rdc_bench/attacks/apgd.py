@@ -7,7 +7,7 @@ follows the code. Images are never dropped: a batch runs until its last image is
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -47,9 +47,7 @@ def apgd_ce(
         noise: of a randomised model, fresh at each step or common to all.
     """
     with attacked_as(model, len(x), gradient, noise) as seen:
-        best = Best(seen, x)
-        _offer_clean(best, _mean_logits(seen, x, eot), x, y)
-        return _maximise(seen, x, y, threat, generators, [cross_entropy], best, steps, eot, restarts, rho)
+        return _maximise(seen, x, y, threat, generators, lambda _: [cross_entropy], steps, eot, restarts, rho)
 
 
 @attack("apgd-dlr", threats=["linf", "l2"], neutral=NEUTRAL)
@@ -68,12 +66,13 @@ def apgd_dlr(
     noise: Noise = "fresh",
 ) -> Tensor:
     """Auto-PGD on the difference of logits ratio (Croce & Hein 2020, arXiv 2003.01690). Options as for apgd-ce."""
-    with attacked_as(model, len(x), gradient, noise) as seen:
-        logits = _mean_logits(seen, x, eot)
+
+    def objectives(logits: Tensor) -> list[Objective]:
         require_classes("apgd-dlr", logits, 3)
-        best = Best(seen, x)
-        _offer_clean(best, logits, x, y)
-        return _maximise(seen, x, y, threat, generators, [dlr], best, steps, eot, restarts, rho)
+        return [dlr]
+
+    with attacked_as(model, len(x), gradient, noise) as seen:
+        return _maximise(seen, x, y, threat, generators, objectives, steps, eot, restarts, rho)
 
 
 @attack("apgd-margin", threats=["linf", "l2"], neutral=NEUTRAL)
@@ -93,9 +92,7 @@ def apgd_margin(
 ) -> Tensor:
     """Auto-PGD on the margin of the logits, which neither saturates nor needs three classes. Options as for apgd-ce."""
     with attacked_as(model, len(x), gradient, noise) as seen:
-        best = Best(seen, x)
-        _offer_clean(best, _mean_logits(seen, x, eot), x, y)
-        return _maximise(seen, x, y, threat, generators, [margin], best, steps, eot, restarts, rho)
+        return _maximise(seen, x, y, threat, generators, lambda _: [margin], steps, eot, restarts, rho)
 
 
 @attack("apgd-t", threats=["linf", "l2"], neutral=NEUTRAL)
@@ -119,15 +116,15 @@ def apgd_targeted(
     Options:
         n_target_classes: how many, at most K − 1; steps and restarts are for each. The others as for apgd-ce.
     """
-    with attacked_as(model, len(x), gradient, noise) as seen:
-        logits = _mean_logits(seen, x, eot)
+
+    def objectives(logits: Tensor) -> list[Objective]:
         require_classes("apgd-t", logits, 4)
-        best = Best(seen, x)
-        _offer_clean(best, logits, x, y)
         wrong = logits.scatter(1, y[:, None], -torch.inf)
         targets = wrong.topk(min(n_target_classes, logits.shape[1] - 1), dim=1).indices
-        objectives = [_towards(target) for target in targets.unbind(dim=1)]
-        return _maximise(seen, x, y, threat, generators, objectives, best, steps, eot, restarts, rho)
+        return [_towards(target) for target in targets.unbind(dim=1)]
+
+    with attacked_as(model, len(x), gradient, noise) as seen:
+        return _maximise(seen, x, y, threat, generators, objectives, steps, eot, restarts, rho)
 
 
 def require_classes(name: str, logits: Tensor, least: int) -> None:
@@ -160,15 +157,22 @@ def _maximise(
     y: Tensor,
     threat: LpThreat,
     generators: Sequence[torch.Generator],
-    objectives: Iterable[Objective],
-    best: Best,
+    objectives: Callable[[Tensor], Sequence[Objective]],
     steps: int,
     eot: int,
     restarts: int,
     rho: float,
 ) -> Tensor:
-    """Run Auto-PGD for every objective and restart; the best points (B, C, H, W)."""
-    for objective in objectives:
+    """Run Auto-PGD for every objective and restart; the best points (B, C, H, W).
+
+    Args: objectives: from the mean logits on clean images, (B, K), to what is maximised in turn.
+    """
+    with torch.no_grad():
+        logits = model(x.repeat(eot, 1, 1, 1)).unflatten(0, (eot, -1)).mean(dim=0)
+    best = Best(model, x)
+    # Settles the images that a deterministic model gets wrong as they are.
+    best.offer(x, torch.full_like(logits[:, 0], -torch.inf), logits, y)
+    for objective in objectives(logits):
         for _ in range(restarts):
             if not best.complete:
                 _ascend(model, x, y, threat, threat.random_start(x, generators), objective, best, steps, eot, rho)
@@ -224,16 +228,6 @@ def _ascend(
 def _towards(target: Tensor) -> Objective:
     """The targeted objective for one target class per image, (B,); logits may hold several copies of the batch."""
     return lambda logits, y: dlr_targeted(logits, y, target.repeat(len(y) // len(target)))
-
-
-def _mean_logits(model: nn.Module, x: Tensor, eot: int) -> Tensor:
-    with torch.no_grad():
-        return model(x.repeat(eot, 1, 1, 1)).unflatten(0, (eot, -1)).mean(dim=0)
-
-
-def _offer_clean(best: Best, logits: Tensor, x: Tensor, y: Tensor) -> None:
-    """Settle the images that a deterministic model gets wrong as they are."""
-    best.offer(x, torch.full_like(logits[:, 0], -torch.inf), logits, y)
 
 
 def _per_pixel(values: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from rdc_bench.attacks import attack
 from rdc_bench.attacks.best import Best
+from rdc_bench.attacks.gradient import look
 from rdc_bench.attacks.losses import margin
 from rdc_bench.errors import UserError
 from rdc_bench.threats import CorruptionsThreat
@@ -42,8 +43,5 @@ def corruptions(
             if best.complete:
                 return best.points
             points = corrupt(x, kind, threat.severity, draw)
-            with torch.no_grad():
-                logits = model(points.repeat(eot, 1, 1, 1))
-            values = margin(logits, y.repeat(eot)).unflatten(0, (eot, -1)).mean(dim=0)
-            best.offer(points, values, logits.unflatten(0, (eot, -1)).mean(dim=0), y)
+            best.offer(points, *look(model, points, y, margin, eot), y)
     return best.points

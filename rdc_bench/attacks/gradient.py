@@ -47,6 +47,21 @@ def evaluate(model: nn.Module, x: Tensor, y: Tensor, loss: Objective, eot: int) 
     return Evaluation(values.detach(), gradient, logits.detach().unflatten(0, (eot, -1)).mean(dim=0))
 
 
+class Look(NamedTuple):
+    """One look at the model without its gradient: mean objective (B,), and the mean logits over draws (B, K)."""
+
+    value: Tensor
+    logits: Tensor
+
+
+def look(model: nn.Module, x: Tensor, y: Tensor, loss: Objective, eot: int) -> Look:
+    """:func:`evaluate` for attacks that need no gradient, or have none."""
+    with torch.no_grad():
+        logits = model(x.repeat(eot, 1, 1, 1))
+        values = loss(logits, y.repeat(eot)).unflatten(0, (eot, -1)).mean(dim=0)
+    return Look(values, logits.unflatten(0, (eot, -1)).mean(dim=0))
+
+
 @contextlib.contextmanager
 def attacked_as(model: nn.Module, batch: int, gradient: Gradient, noise: Noise) -> Iterator[nn.Module]:
     """The model as an attack on a ``batch`` of images chooses to see it.

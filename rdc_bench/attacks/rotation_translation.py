@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from rdc_bench.attacks import attack
 from rdc_bench.attacks.ascent import ascend
 from rdc_bench.attacks.best import Best
+from rdc_bench.attacks.gradient import look
 from rdc_bench.attacks.losses import margin
 from rdc_bench.threats import RotationTranslationThreat
 from rdc_bench.threats.lp import linf
@@ -112,7 +113,4 @@ def _random(threat: RotationTranslationThreat, generators: Sequence[torch.Genera
 def _offer(best: Best, model: nn.Module, x: Tensor, y: Tensor, parameters: Tensor, eot: int) -> None:
     """Show the model one transformation (B, 3) of each image."""
     points = transform(x, parameters).clamp(0, 1)
-    with torch.no_grad():
-        logits = model(points.repeat(eot, 1, 1, 1))
-    values = margin(logits, y.repeat(eot)).unflatten(0, (eot, -1)).mean(dim=0)
-    best.offer(points, values, logits.unflatten(0, (eot, -1)).mean(dim=0), y)
+    best.offer(points, *look(model, points, y, margin, eot), y)

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from rdc_bench.attacks import attack
+from rdc_bench.attacks.gradient import look
 from rdc_bench.attacks.losses import Objective, objective
 from rdc_bench.threats import LpThreat
 
@@ -90,10 +91,8 @@ def square_eot(
 
 def _look(model: nn.Module, x: Tensor, y: Tensor, value_of: Objective, draws: int) -> tuple[Tensor, Tensor]:
     """Mean objective over draws, (B,), and whether the mean logits are wrong, (B,)."""
-    with torch.no_grad():
-        logits = model(x.repeat(draws, 1, 1, 1))
-        values = value_of(logits, y.repeat(draws)).unflatten(0, (draws, -1)).mean(dim=0)
-    return values, logits.unflatten(0, (draws, -1)).mean(dim=0).argmax(dim=1) != y
+    value, logits = look(model, x, y, value_of, draws)
+    return value, logits.argmax(dim=1) != y
 
 
 def _edge(query: int, queries: int, size: Sequence[int]) -> int:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from rdc_bench.attacks import ATTACKS, attack
 from rdc_bench.attacks.best import Best
+from rdc_bench.attacks.gradient import look
 from rdc_bench.attacks.losses import margin
 from rdc_bench.errors import UserError
 from rdc_bench.threats import LpThreat
@@ -42,9 +43,10 @@ def transfer(
     """
     apgd = ATTACKS.get(f"apgd-{loss}").function
     best = Best(model, x)
-    _offer(best, model, x, y, eot)
+    best.offer(x, *look(model, x, y, margin, eot), y)
     for source in _sources(model, sources, x.shape[1:]):
-        _offer(best, model, apgd(_Beyond(source.to(x.device)), x, y, threat, generators=generators, steps=steps), y, eot)
+        points = apgd(_Beyond(source.to(x.device)), x, y, threat, generators=generators, steps=steps)
+        best.offer(points, *look(model, points, y, margin, eot), y)
     return best.points
 
 
@@ -60,13 +62,6 @@ class _Beyond(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = self.source(x)
         return logits
-
-
-def _offer(best: Best, model: nn.Module, points: Tensor, y: Tensor, eot: int) -> None:
-    with torch.no_grad():
-        logits = model(points.repeat(eot, 1, 1, 1))
-    values = margin(logits, y.repeat(eot)).unflatten(0, (eot, -1)).mean(dim=0)
-    best.offer(points, values, logits.unflatten(0, (eot, -1)).mean(dim=0), y)
 
 
 def _sources(model: nn.Module, names: str, shape: Sequence[int]) -> list[nn.Module]:
