@@ -21,7 +21,8 @@ import numpy as np
 import pandas as pd
 
 from rdc_bench.results.schema import CLEAN, Manifest
-from rdc_bench.results.statistics import Rate, wilson
+from rdc_bench.results.statistics import Rate
+from rdc_bench.results.summary import Survival, rates, survival, unattacked
 
 
 class SecurityCurve(NamedTuple):
@@ -39,26 +40,26 @@ def security_curves(manifest: Manifest, records: pd.DataFrame) -> list[SecurityC
 
 
 def _curve(model: str, manifest: Manifest, records: pd.DataFrame) -> SecurityCurve:
-    clean = records[records["attack"] == CLEAN]
-    right = (clean["clean_prediction"] == clean["label"]).groupby(clean["index"]).mean().to_numpy()
-    attacked = records[records["attack"] != CLEAN]
-    robust = (attacked["clean_prediction"] == attacked["label"]) & (attacked["adversarial_prediction"] == attacked["label"])
-    per_image = [attacked["attack"], attacked["index"]]
-    ok = (attacked["status"] == "ok").groupby(per_image).all().unstack(0).to_numpy()  # (images, attacks)
-    rates = robust.groupby(per_image).mean().unstack(0).to_numpy()
-    distances = attacked["distance"].groupby(per_image).first().unstack(0).to_numpy()
+    clean = unattacked(records[records["attack"] == CLEAN])
+    rows = [records[records["attack"] == attack.label] for attack in manifest.attacks]
+    survivals = [survival(of_attack) for of_attack in rows]
+    distances = [of_attack.groupby("index")["distance"].first().to_numpy() for of_attack in rows]
 
-    breaks = distances[ok & (rates < right[:, None])]
-    eps = np.unique(np.concatenate([[0.0], breaks, [manifest.eps_value]]))
+    breaks = [d[s.decided & (s.avg < clean.avg)] for s, d in zip(survivals, distances, strict=True)]
+    eps = np.unique(np.concatenate([[0.0], *breaks, [manifest.eps_value]]))
     eps = eps[eps <= manifest.eps_value]
     avg, worst = [], []
     for size in eps:
         # Distances of images on the ball's surface may pass ε by rounding, and were accepted there.
-        within = ok & ((distances <= size) | (size == manifest.eps_value))
-        known = np.minimum(right, np.where(within, rates, 1.0).min(axis=1))
-        undecided = (known == 1.0) & ~ok.all(axis=1)
-        n = len(known)
-        avg.append(wilson(float(np.where(undecided, 0.0, known).mean()), n, upper_value=float(known.mean())))
-        unbroken = known == 1.0
-        worst.append(wilson(float((unbroken & ~undecided).mean()), n, upper_value=float(unbroken.mean())))
+        within = [(d <= size) | (size == manifest.eps_value) for d in distances]
+        left = [_reached(s, clean, near) for s, near in zip(survivals, within, strict=True)]
+        average, _, worst_case = rates(left)
+        avg.append(average)
+        worst.append(worst_case)
     return SecurityCurve(model, eps.tolist(), avg, worst)
+
+
+def _reached(attacked: Survival, clean: Survival, within: np.ndarray) -> Survival:
+    """What an attack leaves when only those of its images count that are ``within`` reach, bool (n,); no verdict stays none."""
+    counts = within | ~attacked.decided
+    return Survival(*(np.where(counts, after, before) for after, before in zip(attacked, clean, strict=True)))

@@ -77,8 +77,8 @@ def _in_every_sense(summary: ModelSummary | AttackSummary) -> dict[str, dict[str
     return {sense: getattr(summary, sense).as_json() for sense in SENSES}
 
 
-class _Survival(NamedTuple):
-    """What one attack left of each image, (n,): a share in [0, 1] in each sense, NaN where the attack gave no verdict."""
+class Survival(NamedTuple):
+    """What one attack, or none, left of each image, (n,): a share in [0, 1] in each sense, NaN where there was no verdict."""
 
     avg: np.ndarray
     majority: np.ndarray
@@ -93,15 +93,15 @@ class _Survival(NamedTuple):
 def _model(name: str, card: dict[str, Any], records: pd.DataFrame, labels: list[str]) -> ModelSummary:
     clean = records[records["attack"] == CLEAN]
     n = clean["index"].nunique()
-    survivals: list[_Survival] = []
+    survivals: list[Survival] = []
     attacks: dict[str, AttackSummary] = {}
     for label in labels:
         rows = records[records["attack"] == label]
-        survivals.append(_survival(rows))
+        survivals.append(survival(rows))
         bad = [status for status in ("failed", "invalid") if (rows["status"] == status).any()]
         failed = int((~survivals[-1].decided).sum())
-        attacks[label] = AttackSummary(*_rates(survivals[-1:]), bad[0] if bad else "ok", failed)
-    avg, majority, worst = _rates(survivals)
+        attacks[label] = AttackSummary(*rates(survivals[-1:]), bad[0] if bad else "ok", failed)
+    avg, majority, worst = rates(survivals)
     unbroken, decided = _union([s.worst for s in survivals]) == 1.0, _all_decided(survivals)
     return ModelSummary(
         model=name,
@@ -120,12 +120,20 @@ def _model(name: str, card: dict[str, Any], records: pd.DataFrame, labels: list[
     )
 
 
-def _survival(rows: pd.DataFrame) -> _Survival:
+def unattacked(clean: pd.DataFrame) -> Survival:
+    """What is right of each image before any attack, from the clean rows of one model."""
+    label, predicted = _matrix(clean, "label"), _matrix(clean, "clean_prediction")
+    right = predicted == label
+    return Survival(right.mean(axis=1), _vote_is_right(predicted, label).astype(float), right.all(axis=1).astype(float))
+
+
+def survival(rows: pd.DataFrame) -> Survival:
+    """What one attack left, from its rows on one model."""
     label, clean, adversarial = (_matrix(rows, column) for column in ("label", "clean_prediction", "adversarial_prediction"))
     robust = (clean == label) & (adversarial == label)
     by_vote = _vote_is_right(clean, label) & _vote_is_right(adversarial, label)
     decided = (rows["status"] == "ok").groupby(rows["index"]).all().to_numpy()
-    return _Survival(*(np.where(decided, share, np.nan) for share in (robust.mean(axis=1), by_vote, robust.all(axis=1))))
+    return Survival(*(np.where(decided, share, np.nan) for share in (robust.mean(axis=1), by_vote, robust.all(axis=1))))
 
 
 def _matrix(rows: pd.DataFrame, column: str) -> np.ndarray:
@@ -145,7 +153,7 @@ def _vote_is_right(predictions: np.ndarray, label: np.ndarray) -> np.ndarray:
     return right > np.max([*most, np.zeros_like(right)], axis=0)
 
 
-def _rates(survivals: list[_Survival]) -> tuple[Rate, Rate, Rate]:
+def rates(survivals: list[Survival]) -> tuple[Rate, Rate, Rate]:
     """``avg``, ``majority`` and ``worst`` over the union of the attacks given.
 
     The average takes, per image, the attack that breaks it most often over the repeats.
@@ -160,7 +168,7 @@ def _rates(survivals: list[_Survival]) -> tuple[Rate, Rate, Rate]:
     return avg, majority, worst
 
 
-def _all_decided(survivals: list[_Survival]) -> np.ndarray:
+def _all_decided(survivals: list[Survival]) -> np.ndarray:
     return np.logical_and.reduce([s.decided for s in survivals])
 
 

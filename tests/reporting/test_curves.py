@@ -78,6 +78,16 @@ def test_at_the_runs_own_size_it_is_the_runs_robust_accuracy(folder):
         assert curve.avg[0].value <= summary.clean.value + 1e-6
 
 
+def test_images_without_a_verdict_count_as_in_the_runs_table(folder):
+    """An image that one attack breaks in some draws, and on which the other failed, is broken in the value of either."""
+    manifest, records = folder.manifest(), folder.records()
+    failed = (records["attack"] == "fgsm") & (records["index"] % 2 == 0)
+    records.loc[failed, ["adversarial_prediction", "distance", "success", "status"]] = [None, None, False, "failed"]
+    for curve, summary in zip(security_curves(manifest, records), summarize(manifest, records), strict=True):
+        assert (curve.avg[-1], curve.worst[-1]) == (summary.avg, summary.worst)
+        assert curve.avg[0].upper is not None
+
+
 def test_an_image_whose_attack_failed_counts_as_broken_and_widens_the_interval(folder):
     manifest, records = folder.manifest(), folder.records()
     whole = security_curves(manifest, records)[0]
