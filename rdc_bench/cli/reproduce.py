@@ -38,11 +38,8 @@ def command(
       rdc-bench reproduce linf-table
       rdc-bench reproduce survival-fashion-mnist --n 32 --out trial
     """
-    from rich.console import Console
-
     from rdc_bench.cli.progress import run_progress
-    from rdc_bench.reporting.render import rich_table
-    from rdc_bench.reporting.show import WIDTH
+    from rdc_bench.reporting.show import show_table
     from rdc_bench.reproduction import reproduce
     from rdc_bench.reproduction.table import table
 
@@ -52,10 +49,7 @@ def command(
     if as_json:
         print_json(done.as_json())
     else:
-        console = Console()
-        if not console.is_terminal:
-            console = Console(width=WIDTH)
-        console.print(rich_table(table(done.rows), done.heading))
+        show_table(table(done.rows), done.heading)
         for path in done.written:
             click.echo(f"written: {path}", err=True)
     ctx.exit(0 if done.complete else 1)

@@ -51,22 +51,20 @@ def _csv(curves: list[SecurityCurve]) -> bytes:
 def _png(table: RunTable, curves: list[SecurityCurve]) -> bytes:
     from matplotlib.figure import Figure  # takes long to import
 
+    from rdc_bench.reporting import drawing
+
     figure = Figure(figsize=(8, 4.5), dpi=150, layout="constrained")
     axes = figure.subplots()
     for curve in curves:
-        (line,) = axes.step(
-            curve.eps, [100 * r.value for r in curve.worst], where="post", label=curve.model.replace("$", r"\$")
-        )
+        (line,) = axes.step(curve.eps, [100 * r.value for r in curve.worst], where="post", label=drawing.plain(curve.model))
         low, high = ([100 * bound for bound in bounds] for bounds in zip(*((r.low, r.high) for r in curve.worst), strict=True))
         axes.fill_between(curve.eps, low, high, step="post", color=line.get_color(), alpha=0.15, linewidth=0)
     axes.set_xlim(0, table.manifest.eps_value)
     axes.set_ylim(0, 100)
     axes.set_xlabel(f"ε ({table.manifest.threat})")
     axes.set_ylabel("robust accuracy in %, worst case")
-    axes.set_title(heading(table).replace("$", r"\$"), loc="left", fontsize="medium")
+    axes.set_title(drawing.plain(heading(table)), loc="left", fontsize="medium")
     axes.grid(color="0.9")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()
+    return drawing.png(figure)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -11,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from rdc_bench.reporting import drawing
 from rdc_bench.results.diagnosis import Check, Diagnosis, Plot, Verdict
 
 COLOURS: dict[Verdict, str] = {"pass": "green", "warn": "yellow", "fail": "red"}
@@ -61,11 +60,9 @@ def _png(diagnosis: Diagnosis, check: Check) -> bytes:
     (_side_by_side if compared else _curves)(axes, check.plot)
     axes.grid(color="0.92", zorder=0, axis="x" if compared else "both")
     axes.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(_plain(f"{diagnosis.model}: {check.title}"), x=0.02, ha="left", fontsize="medium")
+    figure.suptitle(drawing.plain(f"{diagnosis.model}: {check.title}"), x=0.02, ha="left", fontsize="medium")
     figure.text(0.98, 0.985, check.verdict, ha="right", va="top", color=INK[check.verdict], fontweight="bold")
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()
+    return drawing.png(figure)
 
 
 def _side_by_side(axes: Axes, plot: Plot) -> None:
@@ -75,7 +72,7 @@ def _side_by_side(axes: Axes, plot: Plot) -> None:
         if line.low and line.high:
             axes.hlines(row, line.low[0], line.high[0], colors=colour, linewidth=2, zorder=2)
         axes.plot(line.y[0], row, color=colour, marker=marker, markersize=7, zorder=3, clip_on=False)
-    axes.set_yticks(range(len(plot.lines)), [_plain(line.label) for line in plot.lines], fontsize="small")
+    axes.set_yticks(range(len(plot.lines)), [drawing.plain(line.label) for line in plot.lines], fontsize="small")
     axes.set_ylim(len(plot.lines) - 0.5, -0.5)
     axes.set_xlim(0, 100)
     axes.set_xlabel(f"{plot.y_label}, with 95 % intervals")
@@ -100,7 +97,7 @@ def _curves(axes: Axes, plot: Plot) -> None:
             markersize=6,
             linewidth=2,
             linestyle=DASHES[number % len(DASHES)],
-            label=_plain(line.label),
+            label=drawing.plain(line.label),
             zorder=3,
             clip_on=False,
         )
@@ -117,10 +114,5 @@ def _curves(axes: Axes, plot: Plot) -> None:
     if plot.limit is not None:
         axes.axhline(plot.limit, color="0.35", linewidth=1.2, linestyle=(0, (4, 3)), zorder=1, label="limit")
     axes.legend(frameon=False, fontsize="small")
-    axes.set_xlabel(_plain(plot.x_label))
-    axes.set_ylabel(_plain(plot.y_label))
-
-
-def _plain(text: str) -> str:
-    """Names come from cards: a dollar sign must not start a formula."""
-    return text.replace("$", r"\$")
+    axes.set_xlabel(drawing.plain(plot.x_label))
+    axes.set_ylabel(drawing.plain(plot.y_label))

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import io
-
 from matplotlib.figure import Figure
 
+from rdc_bench.reporting import drawing
 from rdc_bench.reporting.comparison import RunTable
 from rdc_bench.reporting.render import heading
 from rdc_bench.results.statistics import Rate
@@ -28,15 +27,12 @@ def png(table: RunTable) -> bytes:
             shown = label if row == 0 else None
             axes.hlines(row + offset, 100 * rate.low, 100 * rate.high, colors=colour, linewidth=2)
             axes.plot(100 * rate.value, row + offset, marker=marker, color=colour, linestyle="none", markersize=7, label=shown)
-    # Names come from cards: a dollar sign must not start a formula.
-    axes.set_yticks(range(len(table.models)), [model.model.replace("$", r"\$") for model in table.models])
+    axes.set_yticks(range(len(table.models)), [drawing.plain(model.model) for model in table.models])
     axes.invert_yaxis()
     axes.set_xlim(0, 100)
     axes.set_xlabel("accuracy in %, with 95 % intervals")
-    axes.set_title(heading(table).replace("$", r"\$"), loc="left", fontsize="medium")
+    axes.set_title(drawing.plain(heading(table)), loc="left", fontsize="medium")
     axes.grid(axis="x", color="0.9")
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside lower center", ncols=3, frameon=False)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()
+    return drawing.png(figure)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import pandas as pd
 from rich.console import Console
 
 from rdc_bench.reporting.comparison import compare
-from rdc_bench.reporting.render import terminal, terminal_set
+from rdc_bench.reporting.render import rich_table, terminal, terminal_set
 from rdc_bench.results.across import SideBySide
 from rdc_bench.results.diagnosis import Diagnosis
 
@@ -31,6 +32,11 @@ def show_diagnosis(diagnosis: Diagnosis) -> None:
     from rdc_bench.reporting.diagnosis import terminal as terminal_diagnosis  # matplotlib takes long to import
 
     terminal_diagnosis(diagnosis, _console())
+
+
+def show_table(frame: pd.DataFrame, title: str) -> None:
+    """Print one table on stdout."""
+    _console().print(rich_table(frame, title))
 
 
 def _console() -> Console:

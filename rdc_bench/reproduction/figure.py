@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import io
-
 from matplotlib.figure import Figure
 
+from rdc_bench.reporting import drawing
 from rdc_bench.reproduction.table import ALL, Row
 from rdc_bench.results.summary import ModelSummary
 
@@ -23,12 +22,12 @@ def png(rows: list[Row], heading: str) -> bytes:
     ticks, names, y = [], [], 0.0
     for row in rows:
         y += 1.0
-        axes.text(0.5, y, row.model.replace("$", r"\$"), va="center", fontsize="small", fontweight="bold")
+        axes.text(0.5, y, drawing.plain(row.model), va="center", fontsize="small", fontweight="bold")
         steps = {**row.by_step, **({ALL: row.together} if len(row.by_step) > 1 else {})}
         for label, summary in steps.items():
             y += 1.0
             ticks.append(y)
-            names.append(label.replace("$", r"\$"))
+            names.append(drawing.plain(label))
             axes.barh(y, 100 * summary.clean.value, height=0.9, color=CLEAN, alpha=0.35, label="clean")
             for offset, rate, colour, marker, what in (
                 (-0.2, summary.avg, AVERAGE, "o", "robust, average over draws"),
@@ -41,12 +40,10 @@ def png(rows: list[Row], heading: str) -> bytes:
     axes.set_ylim(y + 0.5, 0)
     axes.set_xlim(0, 100)
     axes.set_xlabel("accuracy in %, with 95 % intervals")
-    axes.set_title(heading.replace("$", r"\$"), loc="left", fontsize="medium")
+    axes.set_title(drawing.plain(heading), loc="left", fontsize="medium")
     axes.grid(axis="x", color="0.9")
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     handles = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3, frameon=False)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()
+    return drawing.png(figure)
