@@ -13,7 +13,6 @@ from rdc_bench.data import DATASETS
 from rdc_bench.errors import UserError
 from rdc_bench.loading import MODELS, list_models
 from rdc_bench.parts import find_card
-from rdc_bench.reproduction.recipe import find_recipe, list_recipes
 from rdc_bench.threats import SETS, THREATS, is_seen, list_threats, members
 
 
@@ -99,6 +98,8 @@ def datasets() -> list[dict[str, Any]]:
 
 def recipes() -> list[dict[str, Any]]:
     """All packaged recipes, for `rdc-bench reproduce`."""
+    from rdc_bench.reproduction.recipe import find_recipe, list_recipes  # comes with all that carries recipes out
+
     found = [find_recipe(name) for name in list_recipes()]
     return [{"name": r.name, "title": r.title, "dataset": r.dataset, "threat": r.threat, "eps": r.eps, "n": r.n} for r in found]
 

@@ -10,8 +10,10 @@ from rdc_bench.api import run
 from rdc_bench.evaluation.run import Progress, RunResult
 from rdc_bench.files import write_atomically
 from rdc_bench.reproduction.recipe import Recipe, Step, find_recipe
-from rdc_bench.reproduction.table import ALL, Row, long_table, rows_of, table
+from rdc_bench.reproduction.table import ALL, Done, Row, long_table, rows_of, table
 from rdc_bench.reproduction.variants import write_variant
+from rdc_bench.results.across import StoredRun
+from rdc_bench.results.store import RunFolder
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ def reproduce(
     recipe = find_recipe(name)
     folder = Path(out) / recipe.name
     cards = {title: str(write_variant(title, variant, folder / "cards")) for title, variant in recipe.variants.items()}
-    results: list[tuple[str, RunResult]] = []
+    steps: list[Done] = []
     for step in recipe.steps:
         result = run(
             [cards.get(model, model) for model in step.models],
@@ -80,19 +82,19 @@ def reproduce(
             **more,
         )
         assert isinstance(result, RunResult)  # a recipe names one threat, no set of them
-        results.append((step.label, result))
+        steps.append(Done(step.label, result, StoredRun.read(RunFolder(result.path))))
         # After every step, so that the table of what is done is there however long the rest takes.
-        reproduction = _told(recipe, folder, results)
+        reproduction = _told(recipe, folder, steps)
     return reproduction
 
 
-def _told(recipe: Recipe, folder: Path, results: list[tuple[str, RunResult]]) -> Reproduction:
+def _told(recipe: Recipe, folder: Path, steps: list[Done]) -> Reproduction:
     """Write the table and the figure of the steps that are done."""
     from rdc_bench.reproduction.figure import png  # matplotlib takes long to import
 
-    complete = all(result.complete for _, result in results)
+    complete = all(step.result.complete for step in steps)
     written = [folder / "table.md", folder / "table.csv", folder / "figure.png"]
-    told = Reproduction(recipe, results[0][1].manifest.n, rows_of(results), complete, written)
+    told = Reproduction(recipe, steps[0].result.manifest.n, rows_of(steps), complete, written)
     for path, content in zip(
         written,
         (_markdown(told).encode(), long_table(told.rows).to_csv(index=False).encode(), png(told.rows, told.heading)),

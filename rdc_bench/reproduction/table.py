@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import pandas as pd
 
 from rdc_bench.evaluation.run import RunResult
 from rdc_bench.results.across import StoredRun, together
-from rdc_bench.results.store import RunFolder
 from rdc_bench.results.summary import ModelSummary
 
 #: The column of all steps together.
@@ -28,7 +28,15 @@ class Row(NamedTuple):
         return {**self.together.as_json(), "steps": {label: m.as_json() for label, m in self.by_step.items()}}
 
 
-def rows_of(results: list[tuple[str, RunResult]]) -> list[Row]:
+class Done(NamedTuple):
+    """A step that was carried out: its label, and its run with the records."""
+
+    label: str
+    result: RunResult
+    stored: StoredRun
+
+
+def rows_of(steps: Sequence[Done]) -> list[Row]:
     """One row per model, in the order of their first appearance.
 
     A model's images are those that no step broke: the same images, judged by the same draws, so that the union over steps is
@@ -36,8 +44,7 @@ def rows_of(results: list[tuple[str, RunResult]]) -> list[Row]:
     """
     rows: dict[str, dict[str, ModelSummary]] = {}
     runs: dict[str, list[StoredRun]] = {}
-    for label, result in results:
-        stored = StoredRun.read(RunFolder(result.path))
+    for label, result, stored in steps:
         for summary in result.models:
             rows.setdefault(summary.model, {})[label] = summary
             runs.setdefault(summary.model, []).append(stored)
