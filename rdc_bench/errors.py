@@ -10,6 +10,12 @@ class UserError(Exception):
     """Bad usage or bad input. The command line prints it as one line and exits with code 2."""
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message that is not empty, or its type's name where there is none."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str], hint: str) -> UserError:
     """The error for a name that nothing answers to, with the nearest names that would have.
 

@@ -11,7 +11,7 @@ import huggingface_hub
 from huggingface_hub import constants, errors
 
 import rdc_bench
-from rdc_bench.errors import UserError
+from rdc_bench.errors import UserError, first_line
 from rdc_bench.hub.reference import HubReference
 
 #: How this package introduces itself to the Hub; the name is also that in a repository's ``config.json``.
@@ -33,7 +33,7 @@ def one_line_errors(reference: HubReference, endpoint: str | None) -> Iterator[N
     except (errors.EntryNotFoundError, httpx2.HTTPError, errors.OfflineModeIsEnabled, OSError, ValueError) as error:
         raise UserError(f"{reference}: {_explained(error, endpoint or constants.ENDPOINT)}") from error
     except (errors.XetDownloadError, errors.RevisionResolutionError) as error:
-        raise UserError(f"{reference}: {_first_line(error)}") from error
+        raise UserError(f"{reference}: {first_line(error)}") from error
 
 
 def _explained(error: Exception, endpoint: str) -> str:
@@ -44,24 +44,19 @@ def _explained(error: Exception, endpoint: str) -> str:
     if isinstance(error, errors.RevisionNotFoundError):
         return "the repository has no such revision; give a branch, a tag or a commit hash of all 40 digits"
     if isinstance(error, errors.RemoteEntryNotFoundError):
-        return f"{endpoint} does not have a file that it lists ({_first_line(error)})"
+        return f"{endpoint} does not have a file that it lists ({first_line(error)})"
     if isinstance(error, errors.HfHubHTTPError):
         status = error.response.status_code
         if status in (401, 403):
             return f"{endpoint} does not allow it ({status}): set HF_TOKEN to a token with the rights, or use `hf auth login`"
-        return f"{endpoint} answered with an error ({_first_line(error)})"
+        return f"{endpoint} answered with an error ({first_line(error)})"
     if isinstance(error, errors.OfflineModeIsEnabled):
         return "the client is offline (HF_HUB_OFFLINE); unset it to reach the Hub"
     if isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__ is not None:
-        return _explained(error.__cause__, endpoint) if isinstance(error.__cause__, Exception) else _first_line(error)
+        return _explained(error.__cause__, endpoint) if isinstance(error.__cause__, Exception) else first_line(error)
     if isinstance(error, httpx2.HTTPError):
         return (
-            f"cannot be had from {endpoint} ({type(error).__name__}: {_first_line(error)}); "
+            f"cannot be had from {endpoint} ({type(error).__name__}: {first_line(error)}); "
             "see to the network, or set HF_HUB_OFFLINE=1 to use what is in the cache"
         )
-    return _first_line(error)
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
+    return first_line(error)

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from rdc_bench.data import Dataset
-from rdc_bench.errors import UserError
+from rdc_bench.errors import UserError, first_line
 from rdc_bench.files import write_atomically
 from rdc_bench.randomness import generator
 
@@ -159,7 +159,7 @@ def _resume(path: Path, parts: dict, identity: dict, device: str) -> tuple[int, 
         saved = torch.load(path, map_location=device, weights_only=True)
         different = sorted(k for k in identity if saved["identity"].get(k) != identity[k])
     except Exception as error:  # torch raises whatever the damaged part of the file leads to
-        raise UserError(f"{path}: not a readable checkpoint ({_first_line(error)})") from error
+        raise UserError(f"{path}: not a readable checkpoint ({first_line(error)})") from error
     if different:
         raise UserError(
             f"{path}: belongs to another training run (differs in {', '.join(different)}); remove it or pass --fresh"
@@ -168,9 +168,5 @@ def _resume(path: Path, parts: dict, identity: dict, device: str) -> tuple[int, 
         for name, part in parts.items():
             part.load_state_dict(saved["state"][name])
     except (KeyError, RuntimeError, ValueError) as error:
-        raise UserError(f"{path}: belongs to another network ({_first_line(error)}); remove it or pass --fresh") from error
+        raise UserError(f"{path}: belongs to another network ({first_line(error)}); remove it or pass --fresh") from error
     return saved["step"], saved["seconds"]
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0]

@@ -30,7 +30,7 @@ from ray.exceptions import NodeDiedError, ObjectLostError, OutOfMemoryError, Ray
 from torch import Tensor
 
 from rdc_bench.attacks import Attack
-from rdc_bench.errors import UserError
+from rdc_bench.errors import UserError, first_line
 from rdc_bench.evaluation.execute import Executor, Job, Span, Task
 from rdc_bench.registry import PluginSource, load_plugin_source, plugin_sources
 from rdc_bench.results.store import Shard
@@ -146,7 +146,7 @@ def _result(done: ray.ObjectRef, task: Task, clean: Mapping[Span, Tensor]) -> Sh
     except RayTaskError as error:
         _raise_cause(error)
     except LOST as error:
-        reason = f"lost with its worker {1 + RETRIES} times: {_first_line(error)}"
+        reason = f"lost with its worker {1 + RETRIES} times: {first_line(error)}"
         if task.job.attack:
             return task.executor.lost(task.job, clean[task.job.span], reason)
         images = f"images {task.job.start} to {task.job.stop - 1}"
@@ -183,7 +183,7 @@ def _connect(address: str | None) -> None:
         _knock(address)
         ray.init(address=address, **quiet)
     except (OSError, RuntimeError, ValueError) as error:
-        raise UserError(f"engine 'ray': no cluster to join at RAY_ADDRESS {address}: {_first_line(error)}") from error
+        raise UserError(f"engine 'ray': no cluster to join at RAY_ADDRESS {address}: {first_line(error)}") from error
 
 
 def _knock(address: str) -> None:
@@ -202,7 +202,7 @@ def _put(thing: Any, what: str) -> ray.ObjectRef:
     try:
         return ray.put(thing)
     except (TypeError, RuntimeError, AttributeError, pickle.PicklingError) as error:
-        raise UserError(f"engine 'ray': {what} cannot be sent to other processes: {_first_line(error)}") from error
+        raise UserError(f"engine 'ray': {what} cannot be sent to other processes: {first_line(error)}") from error
 
 
 def _reduced(attack: Attack) -> str | tuple[Any, ...]:
@@ -222,7 +222,3 @@ copyreg.pickle(Attack, _reduced)
 
 def _versions() -> tuple[str, ...]:
     return tuple(f"{name} {metadata.version(name)}" for name in SAME)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
