@@ -37,6 +37,12 @@ Name = Annotated[str, Field(pattern=rf"^{NAME.pattern}$", max_length=100)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
+def check_card_name(name: str) -> None:
+    """Raise ``UserError`` for what cannot be a card's name, before work is done whose result it would name."""
+    if not NAME.fullmatch(name):
+        raise UserError(f"{name!r} cannot be a card's name, which has a-z, 0-9, '.', '_' and '-' only; choose a --name")
+
+
 def _part_name(text: str) -> str:
     if is_reference(text):
         try:

@@ -50,6 +50,11 @@ def models() -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: STATES.index(row["state"]) if row["state"] else len(STATES))
 
 
+def baselines(dataset: str) -> list[str]:
+    """Names of the baselines for a dataset that can be run here now."""
+    return [r["name"] for r in models() if r["runnable"] and r["role"] == "baseline" and r["dataset"] == dataset]
+
+
 def attacks() -> list[dict[str, Any]]:
     """All attacks, the threats they work under and their options."""
     found = [(ATTACKS.get(name), ATTACKS.entry(name).origin) for name in ATTACKS.names()]

@@ -32,7 +32,7 @@ from typing import Any, Literal, get_args, get_origin
 from rdc_bench.errors import UserError, unknown_name
 from rdc_bench.registry import Registry, origin_of
 
-__all__ = ["ATTACKS", "Attack", "attack", "list_attacks"]
+__all__ = ["ATTACKS", "Attack", "attack", "list_attacks", "source_names"]
 
 AttackFunction = Callable[..., Any]
 
@@ -48,6 +48,8 @@ class Attack:
         minimum_norm: whether it seeks the nearest adversarial image, so that its distances give accuracy against every ε.
         neutral: options that do nothing at the values given here. At these values they are no part of what identifies a run, so
             that an attack can gain an option and earlier runs are still found.
+        sources: the option that names the models on which it looks for images; ``auto`` is every baseline of the dataset. A run
+            settles and records which models these are.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Attack:
     needs: str = ""
     minimum_norm: bool = False
     neutral: Mapping[str, Any] = field(default_factory=dict)
+    sources: str = ""
 
     @property
     def batched(self) -> bool:
@@ -166,6 +169,7 @@ def attack(
     needs: str = "",
     minimum_norm: bool = False,
     neutral: Mapping[str, Any] | None = None,
+    sources: str = "",
 ) -> Callable[[Any], Attack]:
     """Register a function, or an object or class with ``__call__``, as the attack ``name`` under the given threat kinds.
 
@@ -175,7 +179,7 @@ def attack(
     def decorate(function: Any) -> Attack:
         if isinstance(function, type):
             function = function()
-        made = Attack(name, function, tuple(threats), gradient, needs, minimum_norm, neutral or {})
+        made = Attack(name, function, tuple(threats), gradient, needs, minimum_norm, neutral or {}, sources)
         parameters = made._parameters
         if "generator" not in parameters and "generators" not in parameters:
             raise UserError(f"attack {name!r} takes neither `generator` nor `generators`, so its draws cannot be controlled")
@@ -187,6 +191,11 @@ def attack(
         return made
 
     return decorate
+
+
+def source_names(names: str) -> list[str]:
+    """The models that an attack's ``sources`` option names, separated by commas."""
+    return [name.strip() for name in names.split(",")]
 
 
 def list_attacks() -> list[str]:

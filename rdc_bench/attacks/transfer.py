@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from rdc_bench.attacks import ATTACKS, attack
+from rdc_bench.attacks import ATTACKS, attack, source_names
 from rdc_bench.attacks.best import Best
 from rdc_bench.attacks.gradient import look
 from rdc_bench.attacks.losses import margin
@@ -20,7 +20,7 @@ from rdc_bench.errors import UserError
 from rdc_bench.threats import LpThreat
 
 
-@attack("transfer", threats=["linf", "l2"], gradient="black-box")
+@attack("transfer", threats=["linf", "l2"], gradient="black-box", sources="sources")
 def transfer(
     model: nn.Module,
     x: Tensor,
@@ -38,8 +38,9 @@ def transfer(
     The model is asked for logits only, and never is its own source. Network evaluations are counted on the model alone.
 
     Options:
-        sources: names of models separated by commas, or auto for every baseline that is here. steps: of Auto-PGD, per source.
-        loss: that Auto-PGD maximises. eot: draws of the model's randomness averaged when it judges an image.
+        sources: names of models separated by commas, or auto for every baseline of the dataset that is here.
+        steps: of Auto-PGD, per source. loss: that Auto-PGD maximises.
+        eot: draws of the model's randomness averaged when it judges an image.
     """
     apgd = ATTACKS.get(f"apgd-{loss}").function
     best = Best(model, x)
@@ -66,10 +67,16 @@ class _Beyond(nn.Module):
 
 def _sources(model: nn.Module, names: str, shape: Sequence[int]) -> list[nn.Module]:
     """The models to transfer from, loaded."""
-    from rdc_bench.loading import load_model  # models are loaded in this attack alone
+    from rdc_bench.catalog import baselines  # models are looked for and loaded in this attack alone
+    from rdc_bench.loading import load_model
 
     card = getattr(model, "card", None)
-    chosen = [name.strip() for name in names.split(",")] if names != "auto" else _baselines(model)
+    if names != "auto":
+        chosen = source_names(names)
+    elif card is not None:
+        chosen = baselines(card.dataset)
+    else:
+        raise UserError("attack transfer: this model has no card that names its dataset; name sources with sources=NAME,NAME")
     chosen = [name for name in chosen if card is None or name != card.name]
     if not chosen:
         raise UserError("attack transfer: there is no model to transfer from; name some with sources=NAME,NAME")
@@ -81,24 +88,3 @@ def _sources(model: nn.Module, names: str, shape: Sequence[int]) -> list[nn.Modu
                 f"attack transfer: source {theirs.name!r} takes images of shape {theirs.image_shape}, not {tuple(shape)}"
             )
     return loaded
-
-
-def _baselines(model: nn.Module) -> list[str]:
-    """The baselines for the model's dataset, as far as they can be run without a download."""
-    from rdc_bench.availability import availability
-    from rdc_bench.cards import card_names
-    from rdc_bench.parts import find_card
-
-    card = getattr(model, "card", None)
-    if card is None:
-        raise UserError("attack transfer: this model has no card that names its dataset; name sources with sources=NAME,NAME")
-    of_dataset = []
-    for name in card_names("models"):
-        try:
-            found = find_card(name, download=False)
-            fits = (found.card.role, found.card.dataset, found.card.image_shape) == ("baseline", card.dataset, card.image_shape)
-            if fits and found.card.num_classes == card.num_classes and availability(found).runnable:
-                of_dataset.append(name)
-        except UserError:  # a faulty card of the user's, or one whose library is absent, is no baseline that is here
-            continue
-    return of_dataset

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import rdc_bench
 from rdc_bench.attacks import ATTACKS
-from rdc_bench.catalog import models
+from rdc_bench.catalog import baselines
 from rdc_bench.consistency import check_dataset
 from rdc_bench.data import load_dataset
 from rdc_bench.diagnostics import (
@@ -28,7 +28,7 @@ from rdc_bench.diagnostics import (
 from rdc_bench.diagnostics.outcome import Outcome
 from rdc_bench.diagnostics.subject import Subject, make_subject
 from rdc_bench.errors import UserError
-from rdc_bench.evaluation.plan import PlannedModel, plan_model
+from rdc_bench.evaluation.plan import plan_model
 from rdc_bench.loading import load_resolved
 from rdc_bench.results.diagnosis import Check, Diagnosis
 from rdc_bench.threats import LpThreat, make_threat
@@ -88,9 +88,9 @@ def diagnose(
     ball, size = make_threat(threat, eps, card.image_shape)
     if not isinstance(ball, LpThreat) or ball.kind not in ATTACKS.get("fgsm").threats:
         raise UserError(f"diagnose works under linf and l2, not {threat}: gradients are masked, or not, whatever the threat")
-    others = {
-        planned.card.name: planned for planned in map(plan_model, _baselines(planned) if surrogates is None else surrogates)
-    }
+    if surrogates is None:
+        surrogates = [baseline for baseline in baselines(card.dataset) if baseline != card.name]
+    others = {planned.card.name: planned for planned in map(plan_model, surrogates)}
     dataset = load_dataset(card.dataset, "test", n, data_dir=data_dir)
     for model in (planned, *others.values()):
         check_dataset(model.card, dataset.name, dataset.image_shape, len(dataset.classes))
@@ -132,15 +132,3 @@ def examine(subject: Subject, progress: Callable[[Sign], None] = lambda sign: No
         found = sign.examine(subject)._asdict()
         checks.append(Check(name=sign.name, title=sign.title, source=sign.source, **found))
     return checks
-
-
-def _baselines(planned: PlannedModel) -> list[str]:
-    """Names of the other models of the same dataset that are baselines and can be run here."""
-    return [
-        row["name"]
-        for row in models()
-        if row["runnable"]
-        and row["role"] == "baseline"
-        and row["dataset"] == planned.card.dataset
-        and row["name"] != planned.card.name
-    ]

@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, ConfigDict
 from torch import nn
 
-from rdc_bench.attacks import ATTACKS, Attack
+from rdc_bench.attacks import ATTACKS, Attack, source_names
 from rdc_bench.cards import LoadedCard, ModelCard, settings_of
+from rdc_bench.catalog import baselines
 from rdc_bench.consistency import check_dataset
 from rdc_bench.data import DATASETS, Dataset, dataset_of_models, load_dataset
 from rdc_bench.defenses.fixed_noise import fixed_noise
@@ -91,14 +92,20 @@ class PlannedModel:
         """What decides the model's figures besides its weights, by the names of its cards."""
         return settings_of(self.cards)
 
+    @property
+    def identity(self) -> list[Any]:
+        """What decides its figures."""
+        return [self.name, self.settings, sorted(self.weights.items())]
+
 
 @dataclass(frozen=True)
 class PlannedAttack:
-    """An attack with all its options."""
+    """An attack with all its options, and the models that it transfers images from."""
 
     attack: Attack
     options: dict[str, Any]
     origin: str
+    sources: tuple[PlannedModel, ...] = ()
 
     @property
     def label(self) -> str:
@@ -107,11 +114,12 @@ class PlannedAttack:
 
     @property
     def identity(self) -> list[Any]:
-        """What decides its results; for an attack of another library, that library's version as well."""
+        """What decides its results: with its options the models it transfers from, and the version of the library it is of."""
         return [
             self.label,
             self.attack.in_force(self.options),
             *([self.origin] if ":" in (self.attack.needs or self.label) else []),
+            *(source.identity for source in self.sources),
         ]
 
 
@@ -136,7 +144,7 @@ class Plan:
             "threat": self.config.threat,
             "eps": str(self.eps.value),
             "data": self.dataset.sha256,
-            "models": [[m.name, m.settings, sorted(m.weights.items())] for m in self.models],
+            "models": [m.identity for m in self.models],
             "attacks": [a.identity for a in self.attacks],
             "repeats": self.repeats,
             "seed": self.config.seed,
@@ -250,7 +258,7 @@ class _Aim(NamedTuple):
 
 def _aimed(config: RunConfig, prepared: _Prepared) -> _Aim:
     threat, eps = make_threat(config.threat, config.eps, prepared.image_shape)
-    return _Aim(config, threat, eps, _attacks(config, threat))
+    return _Aim(config, threat, eps, _attacks(config, threat, prepared.dataset))
 
 
 def _planned(aim: _Aim, prepared: _Prepared, dataset: Dataset) -> Plan:
@@ -338,7 +346,7 @@ def plan_model(name: str) -> PlannedModel:
     return PlannedModel(found.hub or name, classifies(found), found.card, found.sha256, weight_files(found), origin)
 
 
-def _attacks(config: RunConfig, threat: Threat) -> list[PlannedAttack]:
+def _attacks(config: RunConfig, threat: Threat, dataset: str) -> list[PlannedAttack]:
     defaults: dict[str, dict[str, Any]] = {name: {} for name in config.attacks} or default_attacks(config.profile, threat.kind)
     unused = set(config.attack_options)
     planned = []
@@ -348,10 +356,24 @@ def _attacks(config: RunConfig, threat: Threat) -> list[PlannedAttack]:
             raise _unsuited(name, threat.kind)
         given = {k: v for k, v in config.attack_options.items() if k in attack.defaults}
         unused -= set(given)
-        planned.append(PlannedAttack(attack, attack.options({**options, **given}), ATTACKS.entry(attack.needs or name).origin))
+        origin = ATTACKS.entry(attack.needs or name).origin
+        planned.append(_with_sources(PlannedAttack(attack, attack.options({**options, **given}), origin), dataset))
     if unused:
         _refuse(planned[0], unused)
     return planned
+
+
+def _with_sources(planned: PlannedAttack, dataset: str) -> PlannedAttack:
+    """The same attack with the models it transfers from settled, if it is of that kind."""
+    option = planned.attack.sources
+    if not option:
+        return planned
+    named = planned.options[option]
+    names = baselines(dataset_of_models(dataset)) if named == "auto" else source_names(named)
+    if not names:
+        raise UserError(f"attack {planned.label!r}: no baseline of {dataset} is here; name models with {option}=NAME,NAME")
+    options = {**planned.options, option: ", ".join(names)}
+    return replace(planned, options=options, sources=tuple(map(plan_model, names)))
 
 
 def _unsuited(attack: str, kind: str) -> UserError:

@@ -15,7 +15,15 @@ import yaml
 from pydantic import ValidationError
 from torch import Tensor
 
-from rdc_bench.cards import NAME, ClassifierSpec, DenoiserSpec, ModelCard, Weights, file_sha256, find_model_card
+from rdc_bench.cards import (
+    ClassifierSpec,
+    DenoiserSpec,
+    ModelCard,
+    Weights,
+    check_card_name,
+    file_sha256,
+    find_model_card,
+)
 from rdc_bench.data import DATASETS
 from rdc_bench.diffusion import PRECONDITIONINGS
 from rdc_bench.errors import UserError, unknown_name
@@ -62,8 +70,7 @@ def convert(source: Path, dest: Path, shape: Shape, label: Label) -> Path:
     Raises: ``UserError`` for a file that is no checkpoint or asks for anything to be executed, tensors that are not those of
         the network, and networks that are not those of the dataset. Nothing has been written then.
     """
-    if not NAME.fullmatch(label.name):
-        raise UserError(f"{label.name!r} cannot be a card's name, which has a-z, 0-9, '.', '_' and '-' only; choose a --name")
+    check_card_name(label.name)
     _check_destination(dest)
     like = find_model_card(shape.like).card if shape.like else None
     checkpoint = read_checkpoint(source)

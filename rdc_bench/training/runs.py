@@ -16,7 +16,7 @@ import torch
 import yaml
 from torch import nn
 
-from rdc_bench.cards import ClassifierSpec, DenoiserSpec, ModelCard, Training, Weights, file_sha256
+from rdc_bench.cards import ClassifierSpec, DenoiserSpec, ModelCard, Training, Weights, check_card_name, file_sha256
 from rdc_bench.data import Dataset, load_dataset
 from rdc_bench.defenses import DiffusionClassifier
 from rdc_bench.diffusion import EDMPrecond
@@ -59,6 +59,9 @@ class Job:
     allow_download: bool = False
     license: str = "MIT"
 
+    def __post_init__(self) -> None:
+        check_card_name(self.name)
+
     def data(self, split: str) -> Dataset:
         """A split of the job's dataset."""
         return load_dataset(self.dataset, split, data_dir=self.data_dir, allow_download=self.allow_download)
@@ -86,7 +89,7 @@ def train_diffusion(
     """Train a class-conditional denoiser with the EDM loss, and with Bayes' rule when ``bayes_weight`` is not zero.
 
     Args:
-        start: card of an earlier denoiser to go on from, whose shape then replaces ``network``.
+        start: card of an earlier denoiser, conditional or multi-head, to go on from; its shape then replaces ``network``.
         log_mean, log_std: of ``ln σ`` in training. label_dropout: share of labels dropped.
         rivals, bayes_weight: see :func:`rdc_bench.training.diffusion.teacher_loss`.
         network: arguments of ``MultiHeadUNet`` beyond the image's shape and the classes.
@@ -106,7 +109,8 @@ def train_diffusion(
         denoiser = _denoiser_for(start, data).requires_grad_(True)
         config = denoiser.config
     trained = job.fit(denoiser, teacher_loss(log_mean, log_std, label_dropout, rivals, bayes_weight), data, progress)
-    return _publish_denoiser(job, data, trained, config, "Class-conditional denoiser", log_mean, log_std)
+    title = "Class-conditional denoiser" if config["class_in_trunk"] else "Multi-head denoiser"
+    return _publish_denoiser(job, data, trained, config, title, log_mean, log_std)
 
 
 def train_multihead(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -9,8 +10,9 @@ from torch import Tensor, nn
 import rdc_bench
 from rdc_bench import UserError
 from rdc_bench.attacks.losses import margin
-from rdc_bench.attacks.transfer import _baselines
+from rdc_bench.catalog import baselines
 from rdc_bench.data import load_dataset
+from rdc_bench.evaluation.plan import Plan, RunConfig, make_plan
 from rdc_bench.loading import load_model
 from rdc_bench.randomness import draws_for
 from rdc_bench.results.store import RunFolder
@@ -109,10 +111,30 @@ def test_a_source_is_attacked_beyond_its_first_mistake(
     assert gained.max() > 1
 
 
-def test_baselines_are_those_of_the_models_dataset() -> None:
+def test_baselines_are_those_of_the_dataset() -> None:
     expected = {name for name in rdc_bench.list_models() if name.endswith("fashion-mnist")}
     expected = {name for name in expected if name.startswith(("at-", "standard-", "trades-"))}
-    assert set(_baselines(load_model("standard-fashion-mnist"))) == expected
+    assert set(baselines("fashion-mnist")) == expected
+
+
+def test_a_run_settles_which_models_are_the_sources(weak: list[str], toys: list[str]) -> None:
+    def planned(**options: Any) -> Plan:
+        return make_plan(RunConfig(models=("toy",), attacks=("transfer",), attack_options=options, n=6))
+
+    every = planned().attacks[0]
+    assert every.options["sources"] == ", ".join(baselines("fashion-mnist"))
+    assert planned(sources=every.options["sources"]).identity == planned().identity
+    assert planned(sources="twin").identity != planned().identity
+    (digest,) = planned(sources="at-linf-fashion-mnist").attacks[0].sources[0].weights.values()
+    assert digest in json.dumps(planned().attacks[0].identity)
+    with pytest.raises(UserError, match="Did you mean 'twin'"):
+        planned(sources="twinn")
+
+
+def test_a_run_without_any_source_is_refused(toys: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rdc_bench.evaluation.plan.baselines", lambda dataset: [])
+    with pytest.raises(UserError, match="no baseline of fashion-mnist is here; name models with sources=NAME"):
+        make_plan(RunConfig(models=("toy",), attacks=("transfer",), n=6))
 
 
 def test_a_model_is_never_its_own_source(weak: list[str], batch: tuple[Tensor, Tensor], attacked: Any) -> None:

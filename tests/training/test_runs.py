@@ -55,6 +55,23 @@ def test_teacher_student_and_classifier(job, tmp_path):
     assert student.all_classes(z, sigma).shape == (2, 10, 1, 28, 28)
 
 
+def test_a_name_that_no_card_can_have_is_refused_before_training(job):
+    with pytest.raises(UserError, match="'My Teacher' cannot be a card's name"):
+        job("My Teacher")
+
+
+def test_a_student_trained_without_a_teacher_is_called_a_multi_head_denoiser(job):
+    train_diffusion(job("teacher"), log_mean=0.0, log_std=1.0, label_dropout=0.1, network=TINY, progress=quiet)
+    train_multihead(
+        job("student"), teacher="teacher", start=None, log_mean=0.0, log_std=1.0, heads=2, loss_weight=0.02, progress=quiet
+    )
+    direct = job("direct", images=16)
+    path = train_diffusion(
+        direct, start="student", log_mean=0.0, log_std=1.0, label_dropout=0.1, bayes_weight=0.1, network={}, progress=quiet
+    )
+    assert read_card(path, ModelCard).title == "Multi-head denoiser"
+
+
 def test_distillation_brings_the_student_nearer_to_the_teacher():
     torch.manual_seed(0)
     teacher = EDMPrecond(8, 1, 3, model_type="MultiHeadUNet", **TINY)
