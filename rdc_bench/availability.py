@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-from pathlib import Path
 from typing import NamedTuple
 
 from rdc_bench.cards import (
@@ -15,10 +14,11 @@ from rdc_bench.cards import (
     ReportedSpec,
     RobustBenchSpec,
     Weights,
+    every_card,
     packaged,
 )
 from rdc_bench.errors import UserError
-from rdc_bench.parts import every_card, weights_path
+from rdc_bench.parts import weights_path
 
 #: From the most to the least available. A model is as available as its least available part.
 STATES = ("registered", "bundled", "local", "cached", "downloadable", "needs weights", "reported only")
@@ -83,13 +83,8 @@ def _own(loaded: LoadedCard) -> Availability:
 def _from_robustbench(spec: RobustBenchSpec) -> Availability:
     if importlib.util.find_spec("robustbench") is None:
         return Availability("downloadable", "needs the package robustbench: pip install 'rdc-bench[robustbench]'")
-    path = robustbench_file(spec)
+    path = spec.download
     # An ensemble's members lie beside it, under longer names.
     if path.is_file() or any(path.parent.glob(f"{path.name}_m*.pt")):
         return Availability("cached")
     return Availability("downloadable", f"RobustBench downloads {path} when the model is used")
-
-
-def robustbench_file(spec: RobustBenchSpec) -> Path:
-    """Where RobustBench's download of a model lies."""
-    return Path("models") / spec.dataset / spec.threat / f"{spec.id}.pt"

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -41,6 +41,15 @@ def check_card_name(name: str) -> None:
     """Raise ``UserError`` for what cannot be a card's name, before work is done whose result it would name."""
     if not NAME.fullmatch(name):
         raise UserError(f"{name!r} cannot be a card's name, which has a-z, 0-9, '.', '_' and '-' only; choose a --name")
+
+
+#: How names in RobustBench's zoo begin.
+ROBUSTBENCH = "robustbench:"
+
+
+def is_elsewhere(name: str) -> bool:
+    """Whether a name says that its card comes from elsewhere than a file here."""
+    return is_reference(name) or name.startswith(ROBUSTBENCH)
 
 
 def _part_name(text: str) -> str:
@@ -175,6 +184,11 @@ class RobustBenchSpec(Strict):
     dataset: Literal["cifar10", "cifar100", "imagenet"]
     threat: Literal["Linf", "L2", "corruptions"]
     id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+
+    @property
+    def download(self) -> Path:
+        """Where RobustBench's download of it lies."""
+        return Path("models") / self.dataset / self.threat / f"{self.id}.pt"
 
 
 class ReportedSpec(Strict):
@@ -387,6 +401,20 @@ def part_names(spec: ModelSpec) -> tuple[str, ...]:
     if isinstance(spec, RDCSpec):
         return (spec.likelihood_maximization.denoiser, spec.classifier)
     return ()
+
+
+def every_card(loaded: LoadedCard) -> Iterator[LoadedCard]:
+    """The card and all its parts, each once, in the order in which they are named."""
+    seen: set[Path] = set()
+
+    def walk(card: LoadedCard) -> Iterator[LoadedCard]:
+        if card.path not in seen:
+            seen.add(card.path)
+            yield card
+            for part in card.parts.values():
+                yield from walk(part)
+
+    return walk(loaded)
 
 
 def with_parts(loaded: LoadedCard, find: Callable[[str, tuple[Path, ...]], LoadedCard], above: tuple[Path, ...]) -> LoadedCard:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from rdc_bench.availability import Availability, availability
-from rdc_bench.cards import DenoiserSpec, LoadedCard
+from rdc_bench.cards import DenoiserSpec, LoadedCard, every_card
 from rdc_bench.loading import MODELS
-from rdc_bench.parts import every_card, find_card, own_weights, weights_path
+from rdc_bench.parts import find_card, own_weights, weights_path
 
 
 def describe(name: str) -> dict[str, Any]:

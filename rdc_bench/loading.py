@@ -25,6 +25,7 @@ from rdc_bench.cards import (
     RegisteredSpec,
     RobustBenchSpec,
     card_names,
+    is_elsewhere,
 )
 from rdc_bench.consistency import check_parts
 from rdc_bench.defenses import RDC, DiffusionClassifier, LikelihoodMaximization
@@ -32,7 +33,7 @@ from rdc_bench.diffusion import PRECONDITIONINGS, Precond
 from rdc_bench.eps import parse_eps
 from rdc_bench.errors import UserError, unknown_name
 from rdc_bench.networks import network_class
-from rdc_bench.parts import check_weights, find_card, is_elsewhere, own_weights, robustbench_zoo, weights_path
+from rdc_bench.parts import check_weights, find_card, own_weights, robustbench_zoo, weights_path
 from rdc_bench.registry import Registry, origin_of
 
 Factory = Callable[[], nn.Module]

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 from rdc_bench.cards import (
+    ROBUSTBENCH,
     ClassifierSpec,
     DenoiserSpec,
     ForeignWeights,
@@ -21,14 +21,13 @@ from rdc_bench.cards import (
     PackageWeights,
     RobustBenchSpec,
     Weights,
+    every_card,
     file_sha256,
     find_model_card,
     with_parts,
 )
 from rdc_bench.errors import UserError
 from rdc_bench.hub.reference import is_reference, parse_reference
-
-ROBUSTBENCH = "robustbench:"
 
 
 def find_card(name: str, *, download: bool = True, weights: bool = True) -> LoadedCard:
@@ -55,31 +54,12 @@ def find_card(name: str, *, download: bool = True, weights: bool = True) -> Load
     return find(name, ())
 
 
-def is_elsewhere(name: str) -> bool:
-    """Whether a name says that its card comes from elsewhere than a file here."""
-    return is_reference(name) or name.startswith(ROBUSTBENCH)
-
-
 def robustbench_zoo() -> ModuleType:
     """:mod:`rdc_bench.robustbench.theirs`. Raises ``UserError`` where the extra is not installed."""
     try:
         return importlib.import_module("rdc_bench.robustbench.theirs")
     except ImportError as error:
         raise UserError(str(error)) from error
-
-
-def every_card(loaded: LoadedCard) -> Iterator[LoadedCard]:
-    """The card and all its parts, each once, in the order in which they are named."""
-    seen: set[Path] = set()
-
-    def walk(card: LoadedCard) -> Iterator[LoadedCard]:
-        if card.path not in seen:
-            seen.add(card.path)
-            yield card
-            for part in card.parts.values():
-                yield from walk(part)
-
-    return walk(loaded)
 
 
 def own_weights(loaded: LoadedCard) -> Weights | PackageWeights | None:

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from rdc_bench.cards import ForeignWeights, ModelCard, ReportedSpec, RobustBenchSpec, packaged, read_card
-from rdc_bench.parts import every_card, find_card
+from rdc_bench.cards import ForeignWeights, ModelCard, ReportedSpec, RobustBenchSpec, every_card, packaged, read_card
+from rdc_bench.parts import find_card
 
 PAGE = Path(__file__).parents[1] / "docs" / "models.md"
 NAMES = sorted(path.stem for path in packaged("models").glob("*.yaml"))

@@ -14,17 +14,16 @@ from pydantic import BaseModel, ConfigDict
 from torch import nn
 
 from rdc_bench.attacks import ATTACKS, Attack, source_names
-from rdc_bench.cards import LoadedCard, ModelCard, settings_of
+from rdc_bench.cards import LoadedCard, ModelCard, every_card, is_elsewhere, settings_of
 from rdc_bench.catalog import baselines
 from rdc_bench.consistency import check_dataset
 from rdc_bench.data import DATASETS, Dataset, dataset_of_models, load_dataset
 from rdc_bench.defenses.fixed_noise import fixed_noise
 from rdc_bench.eps import Eps
 from rdc_bench.errors import UserError
-from rdc_bench.evaluation.engines import find_engine
 from rdc_bench.evaluation.profiles import DEFAULT_DATASET, DEFAULT_MODELS, Profile, attacks_under, default_attacks, profile
 from rdc_bench.loading import MODELS, Resolved, classifies, load_resolved, resolve
-from rdc_bench.parts import every_card, is_elsewhere, weight_files
+from rdc_bench.parts import weight_files
 from rdc_bench.threats import Threat, make_threat, members
 
 #: Raised when the meaning of stored results changes, so that older ones are not taken up again.
@@ -275,7 +274,6 @@ def _prepared(config: RunConfig) -> _Prepared:
         raise UserError(f"repeats = {repeats}: at least one is needed")
     if config.keep not in ("worst", "all"):
         raise UserError(f"keep {config.keep!r}: either 'worst' or 'all'")
-    find_engine(config.engine)
     models = _models(config)
     if config.fixed_noise:
         models = _with_fixed_noise(models)

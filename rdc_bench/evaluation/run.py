@@ -24,7 +24,7 @@ from torch import Tensor
 import rdc_bench
 from rdc_bench.attacks.gradient import gradient_kind
 from rdc_bench.errors import UserError
-from rdc_bench.evaluation.engines import find_engine
+from rdc_bench.evaluation.engines import Engine, find_engine
 from rdc_bench.evaluation.execute import Executor, Job, Span, Task
 from rdc_bench.evaluation.plan import Plan, PlannedModel, RunConfig, make_plan
 from rdc_bench.global_generators import preserved
@@ -114,6 +114,7 @@ def run(config: RunConfig, progress: Progress = lambda step: None) -> RunResult:
 
 def carry_out(plan: Plan, progress: Progress) -> RunResult:
     """Evaluate a plan, as :func:`run` does."""
+    engine = find_engine(plan.config.engine)
     folder = _folder(plan)
     if folder.exists and folder.manifest().files:
         return read_run(folder)
@@ -126,7 +127,7 @@ def carry_out(plan: Plan, progress: Progress) -> RunResult:
 
     folder.write_manifest(stamped("started"))
     try:
-        entries = _execute(plan, folder, progress)
+        entries = _execute(plan, engine, folder, progress)
     except KeyboardInterrupt:
         folder.write_manifest(stamped("interrupted"))
         raise
@@ -218,11 +219,11 @@ def _commit() -> dict[str, str]:
     return {"commit": done.stdout.strip()} if done.returncode == 0 else {}
 
 
-def _execute(plan: Plan, folder: RunFolder, progress: Progress) -> list[ModelEntry]:
+def _execute(plan: Plan, engine: Engine, folder: RunFolder, progress: Progress) -> list[ModelEntry]:
     """Do every shard that is not on disk yet."""
     entries: list[ModelEntry] = []
     tally = _Tally(plan, progress)
-    finished = find_engine(plan.config.engine)(_pending(plan, folder, entries, tally), tally.clean)
+    finished = engine(_pending(plan, folder, entries, tally), tally.clean)
     with contextlib.closing(finished):  # an engine lets go of what is under way, at once
         for job, shard in finished:
             folder.write_shard(job.name, shard)

@@ -10,11 +10,11 @@ from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from rdc_bench.cards import LoadedCard, settings_of
+from rdc_bench.cards import LoadedCard, every_card, settings_of
 from rdc_bench.errors import UserError
 from rdc_bench.hub.client import LIBRARY
 from rdc_bench.hub.reference import HubReference
-from rdc_bench.parts import every_card, weight_files
+from rdc_bench.parts import weight_files
 from rdc_bench.results.schema import Manifest, ModelEntry
 from rdc_bench.results.statistics import Rate
 from rdc_bench.results.store import find_runs

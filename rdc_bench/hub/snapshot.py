@@ -15,12 +15,11 @@ from huggingface_hub.errors import CachedRepoTreeNotFoundError, LocalEntryNotFou
 from huggingface_hub.utils import disable_progress_bars
 
 import rdc_bench
-from rdc_bench.cards import LoadedCard, Weights, file_sha256, read_model_card, with_parts
+from rdc_bench.cards import LoadedCard, Weights, every_card, file_sha256, is_elsewhere, read_model_card, with_parts
 from rdc_bench.errors import UserError
 from rdc_bench.hub.client import LIBRARY
 from rdc_bench.hub.layout import CONFIG, README, read_config, weights_beside
 from rdc_bench.hub.reference import HubReference
-from rdc_bench.parts import every_card, is_elsewhere
 
 #: Bytes that a card, the configuration or a README may have.
 LARGEST_TEXT = 1 << 20

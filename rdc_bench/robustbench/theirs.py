@@ -23,10 +23,8 @@ import timm
 from robustbench.model_zoo.enums import BenchmarkDataset, ThreatModel
 from torch import nn
 
-from rdc_bench.availability import robustbench_file
-from rdc_bench.cards import LoadedCard, ModelCard, RobustBenchSpec, file_sha256
+from rdc_bench.cards import ROBUSTBENCH, LoadedCard, ModelCard, RobustBenchSpec, file_sha256
 from rdc_bench.errors import UserError, unknown_name
-from rdc_bench.parts import ROBUSTBENCH
 from rdc_bench.robustbench.entries import function_name
 
 SYNTAX = "write robustbench:ID (CIFAR-10, Linf) or robustbench:DATASET/THREAT/ID"
@@ -81,7 +79,7 @@ def load(spec: RobustBenchSpec) -> nn.Module:
     with _quiet():
         try:
             module: nn.Module = robustbench.utils.load_model(
-                spec.id, model_dir=robustbench_file(spec).parents[2], dataset=spec.dataset, threat_model=spec.threat
+                spec.id, model_dir=spec.download.parents[2], dataset=spec.dataset, threat_model=spec.threat
             )
         except Exception as error:  # somebody else's code, on somebody else's file
             where = str(paths[0]) if paths else f"{spec.dataset}/{spec.threat}/{spec.id}"
@@ -110,7 +108,7 @@ def files(spec: RobustBenchSpec) -> dict[Path, str]:
         raise unknown_name("RobustBench model", spec.id, _models(spec.dataset, spec.threat), SYNTAX)
     if timm.is_model(function_name(spec.id, spec.dataset, spec.threat)):
         return {}
-    path = robustbench_file(spec)
+    path = spec.download
     if isinstance(entry["gdrive_id"], list):  # an ensemble: a file for each member
         return {path.with_name(f"{path.name}_m{i}.pt"): drive_id for i, drive_id in enumerate(entry["gdrive_id"])}
     return {path: entry["gdrive_id"]}

@@ -125,8 +125,7 @@ def test_shards_that_an_engine_loses_are_failed_attacks(tmp_path, plugin, monkey
         assert summary.worst.value == 0.0
 
 
-def test_the_engine_is_no_part_of_what_identifies_a_run(plugin, monkeypatch):
-    monkeypatch.setattr("rdc_bench.evaluation.plan.find_engine", lambda name: None)  # ray need not be installed
+def test_the_engine_is_no_part_of_what_identifies_a_run(plugin):
     plans = [make_plan(RunConfig(models=("still",), attacks=("pgd",), n=4, engine=engine)) for engine in ("local", "ray")]
     assert plans[0].run_id == plans[1].run_id
 
