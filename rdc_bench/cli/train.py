@@ -109,6 +109,9 @@ _network = _with(
     "--rivals", default=2, show_default=True, type=click.IntRange(1), help="Wrong classes per image, with --bayes-weight."
 )
 @_bayes
+@click.option(
+    "--bayes-eps", help="Train on images shifted against Bayes' rule by so much, for example 8/255; see docs/method.md."
+)
 @_network
 def diffusion(
     start: str | None,
@@ -117,6 +120,7 @@ def diffusion(
     label_dropout: float,
     rivals: int,
     bayes_weight: float,
+    bayes_eps: str | None,
     patch: int,
     fine: int,
     coarse: int,
@@ -126,6 +130,7 @@ def diffusion(
 ) -> None:
     """Train a class-conditional denoiser with the EDM loss."""
     from rdc_bench.cli.progress import training_progress
+    from rdc_bench.eps import parse_eps
     from rdc_bench.training.runs import train_diffusion
 
     job = _job(options)
@@ -139,6 +144,7 @@ def diffusion(
             label_dropout=label_dropout,
             rivals=rivals,
             bayes_weight=bayes_weight,
+            bayes_eps=float(parse_eps(bayes_eps).value) if bayes_eps else 0.0,
             network=network,
             progress=progress,
         )

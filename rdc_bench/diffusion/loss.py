@@ -41,8 +41,29 @@ def bayes_loss(denoised: Tensor, z: Tensor, sigma: Tensor, sigma_data: float) ->
         denoised: (B, m, C, H, W) for m classes, the true one first. z: (B, C, H, W) in [−1, 1]. sigma: (B,).
     Returns: scalar, the mean over images.
     """
+    logits = _bayes_logits(denoised, z, sigma, sigma_data)
+    return F.cross_entropy(logits, logits.new_zeros(len(logits), dtype=torch.long))
+
+
+def adversarial_shift(denoised: Tensor, z: Tensor, sigma: Tensor, sigma_data: float, eps: float) -> Tensor:
+    """The ℓ∞ shift of the clean images that raises :func:`bayes_loss` fastest while the denoisings stay what they are.
+
+    One step of FGSM (Goodfellow et al. 2015, arXiv 1412.6572), which needs no differentiation here: with the denoisings held,
+    the gradient of the loss with respect to ``z`` is ``2 λ/τ Σ_k p_k (D_k − D_true)``, where ``p_k`` is the posterior. No noise
+    covers the perturbation of the target, unlike that of the noisy image, so this is where the classifier is easily moved.
+
+    Args: as of :func:`bayes_loss`. eps: in [0, 1] images, as threats have it.
+    Returns: (B, C, H, W), ``± 2 eps``, as images in [−1, 1] are twice as wide. Not clipped to the images' range.
+    """
+    posterior = _bayes_logits(denoised, z, sigma, sigma_data).softmax(dim=1)
+    towards = (posterior[:, :, None, None, None] * (denoised - denoised[:, :1])).sum(dim=1)
+    return 2 * eps * towards.sign()
+
+
+def _bayes_logits(denoised: Tensor, z: Tensor, sigma: Tensor, sigma_data: float) -> Tensor:
+    """(B, m), see :func:`bayes_loss`."""
     losses = edm_weight(sigma, sigma_data)[:, None] * (denoised - z[:, None]).square().sum(dim=(2, 3, 4))
-    return F.cross_entropy(-losses / BAYES_TEMPERATURE, losses.new_zeros(len(losses), dtype=torch.long))
+    return -losses / BAYES_TEMPERATURE
 
 
 def distillation_loss(

@@ -6,16 +6,22 @@ import torch
 from torch import Tensor
 
 from rdc_bench.diffusion.denoiser import one_hot
-from rdc_bench.diffusion.loss import bayes_loss, denoising_loss, distillation_loss, training_sigma
+from rdc_bench.diffusion.loss import adversarial_shift, bayes_loss, denoising_loss, distillation_loss, training_sigma
 from rdc_bench.diffusion.precondition import Precond
 from rdc_bench.training.loop import Loss
 
 
-def teacher_loss(log_mean: float, log_std: float, label_dropout: float, rivals: int = 0, bayes_weight: float = 0.0) -> Loss:
+def teacher_loss(
+    log_mean: float, log_std: float, label_dropout: float, rivals: int = 0, bayes_weight: float = 0.0, bayes_eps: float = 0.0
+) -> Loss:
     """The EDM loss with a share ``label_dropout`` of the labels dropped, for the unconditional denoiser.
 
     With ``bayes_weight``, also the error of Bayes' rule (:func:`~rdc_bench.diffusion.loss.bayes_loss`) between the true class
     and ``rivals`` others drawn per image; the loss without labels is then taken on all images, with weight ``label_dropout``.
+
+    With ``bayes_eps``, everything is computed on images shifted against Bayes' rule by
+    :func:`~rdc_bench.diffusion.loss.adversarial_shift`, in the target and under the noise alike: adversarial training of the
+    diffusion classifier, at the price of one more forward pass.
     """
 
     def loss(denoiser: Precond, x: Tensor, y: Tensor, g: torch.Generator) -> Tensor:
@@ -24,7 +30,13 @@ def teacher_loss(log_mean: float, log_std: float, label_dropout: float, rivals: 
             keep = (torch.rand(len(x), generator=g) >= label_dropout).to(x.device)
             labels = one_hot(y, denoiser.label_dim, z.dtype) * keep[:, None]
             return denoising_loss(denoiser(z_noisy, sigma, labels), z, sigma, denoiser.sigma_data)
-        denoised = denoiser.for_classes(z_noisy, sigma, _contenders(y, rivals, denoiser.label_dim, g))
+        classes = _contenders(y, rivals, denoiser.label_dim, g)
+        if bayes_eps:
+            with torch.no_grad():
+                unshifted = denoiser.for_classes(z_noisy, sigma, classes[:, :-1])
+                shift = adversarial_shift(unshifted, z, sigma, denoiser.sigma_data, bayes_eps)
+            z, z_noisy = z + shift, z_noisy + shift
+        denoised = denoiser.for_classes(z_noisy, sigma, classes)
         likelihood, unconditional = (denoising_loss(denoised[:, column], z, sigma, denoiser.sigma_data) for column in (0, -1))
         bayes = bayes_loss(denoised[:, :-1], z, sigma, denoiser.sigma_data)
         return (1 - label_dropout) * likelihood + label_dropout * unconditional + bayes_weight * bayes

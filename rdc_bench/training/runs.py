@@ -83,6 +83,7 @@ def train_diffusion(
     label_dropout: float,
     rivals: int = 2,
     bayes_weight: float = 0.0,
+    bayes_eps: float = 0.0,
     network: dict[str, Any],
     progress: Progress,
 ) -> Path:
@@ -91,10 +92,12 @@ def train_diffusion(
     Args:
         start: card of an earlier denoiser, conditional or multi-head, to go on from; its shape then replaces ``network``.
         log_mean, log_std: of ``ln σ`` in training. label_dropout: share of labels dropped.
-        rivals, bayes_weight: see :func:`rdc_bench.training.diffusion.teacher_loss`.
+        rivals, bayes_weight, bayes_eps: see :func:`rdc_bench.training.diffusion.teacher_loss`.
         network: arguments of ``MultiHeadUNet`` beyond the image's shape and the classes.
     Returns: the path of its card.
     """
+    if bayes_eps and not bayes_weight:
+        raise UserError("bayes-eps shifts the images against Bayes' rule, which only a bayes-weight above 0 trains")
     data = job.data("train")
     if start is None:
         config = {
@@ -108,7 +111,8 @@ def train_diffusion(
     else:
         denoiser = _denoiser_for(start, data).requires_grad_(True)
         config = denoiser.config
-    trained = job.fit(denoiser, teacher_loss(log_mean, log_std, label_dropout, rivals, bayes_weight), data, progress)
+    loss = teacher_loss(log_mean, log_std, label_dropout, rivals, bayes_weight, bayes_eps)
+    trained = job.fit(denoiser, loss, data, progress)
     title = "Class-conditional denoiser" if config["class_in_trunk"] else "Multi-head denoiser"
     return _publish_denoiser(job, data, trained, config, title, log_mean, log_std)
 

@@ -124,6 +124,27 @@ def test_bayes_weight_adds_the_error_of_bayes_rule_at_one_level(batch: tuple[Ten
     torch.testing.assert_close(loss(3.0) - loss(1.0), 2 * expected, rtol=1e-4, atol=1e-5)
 
 
+def test_bayes_eps_shifts_target_and_noisy_image_alike(batch: tuple[Tensor, Tensor]) -> None:
+    model, (x, y) = denoiser(True), batch
+    seen: list[Tensor] = []
+    original = model.for_classes
+
+    def recording(z_noisy: Tensor, sigma: Tensor, class_labels: Tensor) -> Tensor:
+        seen.append(z_noisy)
+        return original(z_noisy, sigma, class_labels)
+
+    model.for_classes = recording  # type: ignore[method-assign]
+    plain = teacher_loss(0.0, 1.0, 0.1, rivals=3, bayes_weight=1.0)(model, x, y, generator())
+    shifted = teacher_loss(0.0, 1.0, 0.1, rivals=3, bayes_weight=1.0, bayes_eps=0.1)(model, x, y, generator())
+    assert torch.equal(seen[0], seen[1])
+    shift = seen[2] - seen[1]
+    assert torch.allclose(shift.abs(), torch.tensor(0.2), atol=1e-5)
+    # Already shifted images, shifted by nothing: the same noisy images and the same targets.
+    repeated = teacher_loss(0.0, 1.0, 0.1, rivals=3, bayes_weight=1.0)(model, x + shift / 2, y, generator())
+    assert torch.allclose(repeated, shifted, rtol=1e-4)
+    assert shifted > plain
+
+
 def test_teacher_with_bayes_weight_keeps_both_likelihoods(batch: tuple[Tensor, Tensor]) -> None:
     """What is left without Bayes' term is the EDM loss with the labels and, at its share, without them."""
     model, (x, y) = denoiser(True), batch

@@ -72,6 +72,13 @@ def test_a_student_trained_without_a_teacher_is_called_a_multi_head_denoiser(job
     assert read_card(path, ModelCard).title == "Multi-head denoiser"
 
 
+def test_a_shift_against_a_rule_that_is_not_trained_is_refused(job):
+    with pytest.raises(UserError, match="bayes-weight above 0"):
+        train_diffusion(
+            job("teacher"), log_mean=0.0, log_std=1.0, label_dropout=0.1, bayes_eps=0.1, network=TINY, progress=quiet
+        )
+
+
 def test_distillation_brings_the_student_nearer_to_the_teacher():
     torch.manual_seed(0)
     teacher = EDMPrecond(8, 1, 3, model_type="MultiHeadUNet", **TINY)
