@@ -40,6 +40,19 @@ def generator() -> torch.Generator:
     return torch.Generator().manual_seed(5)
 
 
+def recorded(model: EDMPrecond) -> list[tuple[Tensor, Tensor]]:
+    """The noisy images and class labels that the denoiser is shown from now on."""
+    shown: list[tuple[Tensor, Tensor]] = []
+    original = model.for_classes
+
+    def recording(z_noisy: Tensor, sigma: Tensor, class_labels: Tensor) -> Tensor:
+        shown.append((z_noisy, class_labels))
+        return original(z_noisy, sigma, class_labels)
+
+    model.for_classes = recording  # type: ignore[method-assign]
+    return shown
+
+
 def test_teacher_loss_depends_on_its_generator_only(batch: tuple[Tensor, Tensor]) -> None:
     model, loss = denoiser(True), teacher_loss(-0.6, 1.2, 0.1)
     first = loss(model, *batch, generator())
@@ -73,16 +86,9 @@ def test_distillation_trains_the_student_alone(batch: tuple[Tensor, Tensor]) -> 
 @pytest.mark.parametrize("heads", [0, 1, 3])
 def test_distilled_classes_are_the_true_one_others_and_none(batch: tuple[Tensor, Tensor], heads: int) -> None:
     student, (x, y) = denoiser(False), batch
-    shown: list[Tensor] = []
-    original = student.for_classes
-
-    def recording(z_noisy: Tensor, sigma: Tensor, class_labels: Tensor) -> Tensor:
-        shown.append(class_labels)
-        return original(z_noisy, sigma, class_labels)
-
-    student.for_classes = recording  # type: ignore[method-assign]
+    shown = recorded(student)
     multihead_loss(denoiser(True), 0.0, 1.0, heads=heads, loss_weight=0.02)(student, x, y, generator())
-    (labels,) = shown
+    ((_, labels),) = shown
     assert labels.shape == (6, heads + 2, 4)
     assert torch.equal(labels[:, 0].argmax(dim=1), y)
     assert labels[:, -1].abs().sum() == 0
@@ -126,18 +132,12 @@ def test_bayes_weight_adds_the_error_of_bayes_rule_at_one_level(batch: tuple[Ten
 
 def test_bayes_eps_shifts_target_and_noisy_image_alike(batch: tuple[Tensor, Tensor]) -> None:
     model, (x, y) = denoiser(True), batch
-    seen: list[Tensor] = []
-    original = model.for_classes
-
-    def recording(z_noisy: Tensor, sigma: Tensor, class_labels: Tensor) -> Tensor:
-        seen.append(z_noisy)
-        return original(z_noisy, sigma, class_labels)
-
-    model.for_classes = recording  # type: ignore[method-assign]
+    shown = recorded(model)
     plain = teacher_loss(0.0, 1.0, 0.1, rivals=3, bayes_weight=1.0)(model, x, y, generator())
     shifted = teacher_loss(0.0, 1.0, 0.1, rivals=3, bayes_weight=1.0, bayes_eps=0.1)(model, x, y, generator())
-    assert torch.equal(seen[0], seen[1])
-    shift = seen[2] - seen[1]
+    unshifted, looked_at, trained_on = (z_noisy for z_noisy, _ in shown)
+    assert torch.equal(unshifted, looked_at)
+    shift = trained_on - looked_at
     assert torch.allclose(shift.abs(), torch.tensor(0.2), atol=1e-5)
     # Already shifted images, shifted by nothing: the same noisy images and the same targets.
     repeated = teacher_loss(0.0, 1.0, 0.1, rivals=3, bayes_weight=1.0)(model, x + shift / 2, y, generator())
