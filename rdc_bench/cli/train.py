@@ -130,10 +130,11 @@ def diffusion(
 ) -> None:
     """Train a class-conditional denoiser with the EDM loss."""
     from rdc_bench.cli.progress import training_progress
-    from rdc_bench.eps import parse_eps
+    from rdc_bench.threats import make_threat
     from rdc_bench.training.runs import train_diffusion
 
     job = _job(options)
+    shift = float(make_threat("linf", bayes_eps, job.data("validation").image_shape)[1]) if bayes_eps else 0.0
     network = {"patch": patch, "fine": fine, "coarse": coarse, "head": head, "head_blocks": head_blocks}
     with training_progress(job.name) as progress:
         path = train_diffusion(
@@ -144,7 +145,7 @@ def diffusion(
             label_dropout=label_dropout,
             rivals=rivals,
             bayes_weight=bayes_weight,
-            bayes_eps=float(parse_eps(bayes_eps).value) if bayes_eps else 0.0,
+            bayes_eps=shift,
             network=network,
             progress=progress,
         )

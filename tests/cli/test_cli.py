@@ -172,6 +172,13 @@ def test_bad_input_gives_one_line_and_exit_code_2(capsys, plugin, tmp_path, args
     assert not (tmp_path / "results").exists()
 
 
+def test_a_shift_wider_than_the_images_is_refused_before_training(capsys, tmp_path):
+    code, _, err = invoke(capsys, "train", "diffusion", "--name", "wide", "--bayes-eps", "80", "--out", tmp_path)
+    assert code == 2
+    assert "did you mean 80/255" in err
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_broken_plugin_is_one_line(capsys, tmp_path, registered):
     path = tmp_path / "broken.py"
     path.write_text("1/0")
