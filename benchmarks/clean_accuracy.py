@@ -1,45 +1,55 @@
-"""Clean accuracy of the teacher's and the student's diffusion classifiers on the first test images.
+"""Clean accuracy on the first test images, one draw per image: of models, or of the teacher's and the student's classifiers.
 
 Run: python benchmarks/clean_accuracy.py [--n 256] [--levels 24] [--log-mean 0.7 --log-std 0.5]
+     python benchmarks/clean_accuracy.py --n 1000 --model rdc-shifted-fashion-mnist
 
-Both take the settings of the bundled card ``dc-fashion-mnist``, but for what is asked for, and one draw per image.
+Teacher and student take the settings of the bundled card ``dc-fashion-mnist``, but for what is asked for.
 """
 
 import argparse
+from collections.abc import Iterator
 
 import torch
+from torch import nn
 
 from rdc_bench.cards import DiffusionClassifierSpec, find_model_card
 from rdc_bench.data import load_dataset
 from rdc_bench.defenses import DiffusionClassifier
 from rdc_bench.evaluation.judge import predictions
-from rdc_bench.loading import load_denoiser
+from rdc_bench.loading import load_denoiser, load_model
 from rdc_bench.results.statistics import wilson
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--n", type=int, default=256)
+    parser.add_argument("--model", action="append", help="a model as it is, instead of teacher and student; may be repeated")
     parser.add_argument("--levels", type=int, default=24)
     parser.add_argument("--log-mean", type=float, help="of the noise levels; default: the card's")
     parser.add_argument("--log-std", type=float, help="of the noise levels; default: the card's")
     options = parser.parse_args()
     data = load_dataset("fashion-mnist", "test", options.n)
-    spec = find_model_card("dc-fashion-mnist").card.model
-    assert isinstance(spec, DiffusionClassifierSpec)
-    asked = {"levels": options.levels, "log_mean": options.log_mean, "log_std": options.log_std}
-    given = {name: value for name, value in asked.items() if value is not None}
-    settings = spec.model_dump(exclude={"kind", "denoiser"}) | given
-    for name in ("teacher-fashion-mnist", "multihead-fashion-mnist"):
-        model = DiffusionClassifier(load_denoiser(name), 10, **settings)
+    for name, model in _models(options):
         found = []
         for start in range(0, options.n, 16):
             part = data.between(start, min(options.n, start + 16))
             keys = [("clean", start + i) for i in range(len(part))]
             found.append(predictions(model, part.images, keys, 1)[:, 0] == part.labels)
         value, low, high = wilson(float(torch.cat(found).float().mean()), options.n)
-        rate = f"{100 * value:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
-        print(f"{name}, {options.levels} levels: {rate} on {options.n} test images")
+        print(f"{name}: {100 * value:.1f} % [{100 * low:.1f}, {100 * high:.1f}] on {options.n} test images")
+
+
+def _models(options: argparse.Namespace) -> Iterator[tuple[str, nn.Module]]:
+    if options.model:
+        yield from ((name, load_model(name)) for name in options.model)
+        return
+    spec = find_model_card("dc-fashion-mnist").card.model
+    assert isinstance(spec, DiffusionClassifierSpec)
+    asked = {"levels": options.levels, "log_mean": options.log_mean, "log_std": options.log_std}
+    given = {name: value for name, value in asked.items() if value is not None}
+    settings = spec.model_dump(exclude={"kind", "denoiser"}) | given
+    for name in ("teacher-fashion-mnist", "multihead-fashion-mnist"):
+        yield f"{name}, {options.levels} levels", DiffusionClassifier(load_denoiser(name), 10, **settings)
 
 
 if __name__ == "__main__":
