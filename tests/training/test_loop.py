@@ -74,6 +74,29 @@ def test_interrupted_run_ends_as_the_uninterrupted_one(data: Dataset, tmp_path: 
     assert_same_weights(whole.model, resumed.model)
 
 
+def test_bfloat16_trains_products_in_it_and_keeps_weights_in_float32(data: Dataset, tmp_path: Path) -> None:
+    seen = []
+
+    def watched(model: nn.Module, x: Tensor, y: Tensor, g: torch.Generator) -> Tensor:
+        logits = model(x)
+        seen.append(logits.dtype)
+        return F.cross_entropy(logits, y)
+
+    exact = train(data, tmp_path / "exact.pt", loss=watched)
+    mixed = train(data, tmp_path / "mixed.pt", loss=watched, schedule=replace(SCHEDULE, precision="bfloat16"))
+    assert seen == [torch.float32] * SCHEDULE.steps + [torch.bfloat16] * SCHEDULE.steps
+    assert all(weights.dtype == torch.float32 for weights in mixed.model.parameters())
+    start, there, near = (nn.utils.parameters_to_vector(m.parameters()).detach() for m in (network(), exact.model, mixed.model))
+    # Other than exact training, but nearer to where it ends than that is to the start.
+    assert 0 < (near - there).norm() < 0.5 * (there - start).norm()
+
+
+def test_a_checkpoint_of_another_precision_is_refused(data: Dataset, tmp_path: Path) -> None:
+    train(data, tmp_path / "c.pt")
+    with pytest.raises(UserError, match="differs in precision"):
+        train(data, tmp_path / "c.pt", schedule=replace(SCHEDULE, precision="bfloat16"))
+
+
 def test_finished_run_is_not_trained_again(data: Dataset, tmp_path: Path) -> None:
     first = train(data, tmp_path / "c.pt", seconds=1e9)
     again = train(data, tmp_path / "c.pt", stop_at=1)
