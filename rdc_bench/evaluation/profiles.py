@@ -19,7 +19,15 @@ DEFAULT_MODELS = {
         "at-l2-fashion-mnist",
         "trades-linf-fashion-mnist",
     ],
-    "cifar10": ["rdc-cifar10", "dc-cifar10", "lm-cifar10", "standard-cifar10", "at-linf-cifar10"],
+    "cifar10": [
+        "rdc-cifar10",
+        "dc-cifar10",
+        "lm-cifar10",
+        "standard-cifar10",
+        "at-linf-cifar10",
+        "at-l2-cifar10",
+        "trades-linf-cifar10",
+    ],
 }
 
 
