@@ -36,9 +36,10 @@ from rdc_bench.randomness import draws_for, generator
 from rdc_bench.threats import LpThreat
 
 DETERMINISTIC = ("at-linf-fashion-mnist", "at-l2-fashion-mnist", "trades-linf-fashion-mnist", "standard-fashion-mnist")
-STOCHASTIC = "rdc-fashion-mnist"
-#: Twice the usual ε: at 8/255 every attack breaks the same few images, which cannot tell attacks apart.
+#: Twice the usual ε: at 8/255 every attack breaks the same few images of Fashion-MNIST, which cannot tell attacks apart.
 LINF = 16 / 255
+#: Dataset and ε of each RDC.
+STOCHASTIC = {"rdc-fashion-mnist": ("fashion-mnist", LINF), "rdc-cifar10": ("cifar10", 8 / 255)}
 #: Minimum-norm attacks search up to four times the usual ε.
 FARTHEST = {"linf": 4 * 8 / 255, "l2": 4 * 0.5}
 MINIMUM_NORM = {"ddn": {}, "fmn": {}, "fab": {"steps": 10}}
@@ -109,10 +110,17 @@ class Bench:
         self.quiet = quiet
 
     def cell(
-        self, part: str, model: str, label: str, options: dict[str, Any], make: Callable[[], Images], threat: LpThreat, n: int
+        self,
+        part: str,
+        model: str,
+        label: str,
+        options: dict[str, Any],
+        make: Callable[[], Images],
+        threat: LpThreat,
+        data: Dataset,
     ) -> dict[str, Any]:
         """The record of a cell; ``skipped`` says why where the attack does not apply to the model."""
-        key = [part, model, label, sorted(options.items()), threat.kind, threat.eps, n]
+        key = [part, model, label, sorted(options.items()), threat.kind, threat.eps, len(data)]
         path = self.folder / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]}.json"
         if path.is_file():
             record: dict[str, Any] = json.loads(path.read_text())
@@ -120,13 +128,13 @@ class Bench:
         began = time.perf_counter()
         record = {"part": part, "model": model, "attack": label, "options": options, "threat": threat.kind, "eps": threat.eps}
         try:
-            record |= measure(_model(model), make(), threat, _data(n), label)
+            record |= measure(_model(model), make(), threat, data, label)
         except (UserError, NotImplementedError) as error:
             record["skipped"] = str(error)
         record["seconds"] = time.perf_counter() - began
         write_atomically(path, json.dumps(record).encode())
         if not self.quiet:
-            shown = record.get("skipped") or f"robust {sum(record['robust']) / n:.3f}, NFE {record['nfe']:.0f}"
+            shown = record.get("skipped") or f"robust {sum(record['robust']) / len(data):.3f}, NFE {record['nfe']:.0f}"
             click.echo(f"{part}: {model}, {label} {options}: {shown} ({record['seconds']:.1f} s)", err=True)
         return record
 
@@ -164,11 +172,6 @@ def _model(name: str) -> nn.Module:
     return load_model(name)
 
 
-@functools.cache
-def _data(n: int) -> Dataset:
-    return load_dataset("fashion-mnist", "test", n)
-
-
 def every_attack(threat: LpThreat, budgets: tuple[int, ...]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Every registered attack under a threat, at each budget that its options can express."""
     for name in ATTACKS.names():
@@ -183,48 +186,62 @@ def every_attack(threat: LpThreat, budgets: tuple[int, ...]) -> Iterator[tuple[s
             yield name, {}
 
 
-def measure_all(
-    bench: Bench, n: int, n_stochastic: int, budgets: tuple[int, ...], gradients: tuple[int, ...]
-) -> list[dict[str, Any]]:
-    """Every cell of the benchmark."""
-    cells = []
+def on_deterministic(bench: Bench, data: Dataset, budgets: tuple[int, ...]) -> Iterator[dict[str, Any]]:
+    """Cells of every attack, at fixed ε and of minimum norm, on the deterministic models."""
     linf = LpThreat("linf", LINF)
     for model in DETERMINISTIC:
         for name, options in every_attack(linf, budgets):
-            cells.append(bench.cell("fixed", model, name, options, functools.partial(registered, name, options), linf, n))
+            yield bench.cell("fixed", model, name, options, functools.partial(registered, name, options), linf, data)
         for loss in ("ce", "dlr", "t"):
             for budget in budgets:
                 options = BUDGET["apgd-t"](budget) if loss == "t" else {"steps": budget}
                 make = functools.partial(of_pyautoattack, (loss,), options["steps"])
-                cells.append(bench.cell("fixed", model, f"pyautoattack apgd-{loss}", options, make, linf, n))
+                yield bench.cell("fixed", model, f"pyautoattack apgd-{loss}", options, make, linf, data)
     for kind, farthest in FARTHEST.items():
         threat = LpThreat(kind, farthest)
         for model in DETERMINISTIC:
             for name, options in MINIMUM_NORM.items():
                 if name in ATTACKS.names() and kind in ATTACKS.get(name).threats:
                     make = functools.partial(registered, name, options)
-                    cells.append(bench.cell("minimum", model, name, options, make, threat, n))
-    for allowed in gradients if n_stochastic else ():
+                    yield bench.cell("minimum", model, name, options, make, threat, data)
+
+
+def on_stochastic(bench: Bench, model: str, eps: float, data: Dataset, gradients: tuple[int, ...]) -> Iterator[dict[str, Any]]:
+    """Cells of our attacks and of AutoAttack-rand on an RDC, each with about as many gradients as allowed."""
+    for allowed in gradients:
         for label, budget in ON_STOCHASTIC.items():
             options = budget(allowed)
             if "rand" in label:
                 make = functools.partial(of_pyautoattack, ("ce", "dlr"), **options)
             else:
                 make = functools.partial(registered, label, options)
-            cells.append(bench.cell("stochastic", STOCHASTIC, label, options, make, linf, n_stochastic))
-    return cells
+            yield bench.cell("stochastic", model, label, options, make, LpThreat("linf", eps), data)
 
 
 @click.command(help=__doc__)
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for tables, plot and cells.")
-@click.option("--n", default=64, show_default=True, type=click.IntRange(1, 1000), help="Images on deterministic models.")
+@click.option(
+    "--n", default=64, show_default=True, type=click.IntRange(0, 1000), help="Images on deterministic models; 0: none."
+)
 @click.option("--n-stochastic", default=8, show_default=True, type=click.IntRange(0, 1000), help="Images on the RDC; 0: none.")
+@click.option("--rdc", default=next(iter(STOCHASTIC)), show_default=True, type=click.Choice(list(STOCHASTIC)), help="The RDC.")
+@click.option("--data-dir", type=click.Path(path_type=Path), help="Where the images of the RDC are, if they are not bundled.")
 @click.option("--budget", "budgets", multiple=True, default=(10, 40), show_default=True, type=int, help="Gradient steps.")
 @click.option(
     "--gradients", multiple=True, default=(16,), show_default=True, type=int, help="Gradients for each image of the RDC."
 )
-def main(out: Path, n: int, n_stochastic: int, budgets: tuple[int, ...], gradients: tuple[int, ...]) -> None:
-    cells = measure_all(Bench(out / "cells"), n, n_stochastic, budgets, gradients)
+def main(
+    out: Path, n: int, n_stochastic: int, rdc: str, data_dir: Path | None, budgets: tuple[int, ...], gradients: tuple[int, ...]
+) -> None:
+    bench = Bench(out / "cells")
+    cells: list[dict[str, Any]] = []
+    if n:
+        cells += on_deterministic(bench, load_dataset("fashion-mnist", "test", n), budgets)
+    if n_stochastic:
+        dataset, eps = STOCHASTIC[rdc]
+        cells += on_stochastic(bench, rdc, eps, load_dataset(dataset, "test", n_stochastic, data_dir=data_dir), gradients)
+    if not cells:
+        raise click.UsageError("--n 0 and --n-stochastic 0 leave nothing to measure")
     for path in attack_tables.write(cells, out):
         click.echo(f"written: {path}", err=True)
     click.echo((out / "attack-benchmark.md").read_text())

@@ -13,6 +13,7 @@ import pandas as pd
 from attack_measures import area, optimality, security_area
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from scipy.stats import wilcoxon
 
 from rdc_bench.files import write_atomically
 from rdc_bench.results.statistics import Comparison, mcnemar, wilson
@@ -179,16 +180,28 @@ def stochastic_rows(cells: Sequence[Cell]) -> pd.DataFrame:
 
 
 def against_rand(cells: Sequence[Cell]) -> pd.DataFrame:
-    """Each of our attacks on the randomised model against each AutoAttack-rand, by images right in every draw."""
+    """Each of our attacks on the randomised model against each AutoAttack-rand: by images right in every draw (p), and by the
+    share of draws in which each image is right (p of the averages: Wilcoxon's signed-rank test, Wilcoxon 1945)."""
     cells = [cell for cell in cells if cell["part"] == "stochastic"]
     rand = [cell for cell in cells if cell["attack"].startswith(RAND)]
     return pd.DataFrame(
-        {"ours is": ours["attack"], "theirs is": theirs["attack"], **Duel.between(ours, theirs)}
+        {
+            "ours is": ours["attack"],
+            "theirs is": theirs["attack"],
+            **Duel.between(ours, theirs),
+            "p of the averages": f"{signed_rank(ours['robust'], theirs['robust']):.2g}",
+        }
         for ours in cells
         if ours not in rand
         for theirs in rand
         if 0.5 < ours["nfe"] / theirs["nfe"] < 2
     )
+
+
+def signed_rank(first: Sequence[float], second: Sequence[float]) -> float:
+    """Two-sided p-value that the paired differences are symmetric about zero; 1 where there are none."""
+    differences = np.subtract(first, second)
+    return float(wilcoxon(differences, zero_method="wilcox").pvalue) if differences.any() else 1.0
 
 
 def _page(done: Sequence[Cell], cells: Sequence[Cell]) -> str:
@@ -225,14 +238,15 @@ def _page(done: Sequence[Cell], cells: Sequence[Cell]) -> str:
             _markdown(minimum_rows(done)),
         ]
     if "stochastic" in n:
+        rdc = next(cell for cell in done if cell["part"] == "stochastic")
         parts += [
             "",
-            f"## The RDC (ℓ∞ 16/255), first {n['stochastic']} test images",
+            f"## {rdc['model']} (ℓ∞ {255 * rdc['eps']:.3g}/255), first {n['stochastic']} test images",
             "",
             _markdown(stochastic_rows(done)),
             "",
             "Against AutoAttack-rand at about the same NFE; robust accuracy is the average of the draws, and an image is "
-            "broken when some draw gets it wrong.",
+            "broken when some draw gets it wrong. p of the averages: Wilcoxon's signed-rank test on the images' shares.",
             "",
             _markdown(against_rand(done)),
         ]

@@ -101,16 +101,17 @@ def test_misclassified_points_beyond_the_threat_set_do_not_count(scripts, regist
 def test_a_whole_small_benchmark_and_its_resumption(scripts, tmp_path, registered, monkeypatch):
     bench = scripts["attack_benchmark"]
     monkeypatch.setattr(bench, "DETERMINISTIC", ("toy",))
-    monkeypatch.setattr(bench, "STOCHASTIC", "noisy")
+    monkeypatch.setitem(bench.STOCHASTIC, "rdc-cifar10", ("fashion-mnist", 8 / 255))
     monkeypatch.setattr(bench, "MINIMUM_NORM", {"fab": {"steps": 2}, "fab-t": {"steps": 2}})
     registered.model("toy", lambda: registered.toy())
-    registered.model("noisy", lambda: registered.toy(noise=1.0))
+    registered.model("rdc-cifar10", lambda: registered.toy(noise=1.0))
 
     def breaks(model, x, y, threat, *, generator):
         raise NotImplementedError("not for this model")
 
     registered.attack("breaks", breaks)
-    command = ["--out", str(tmp_path), "--n", "12", "--n-stochastic", "12", "--budget", "3", "--gradients", "8"]
+    sizes = "--n 12 --n-stochastic 12 --budget 3 --gradients 8 --rdc rdc-cifar10"
+    command = ["--out", str(tmp_path), *sizes.split()]
     done = CliRunner().invoke(bench.main, command, catch_exceptions=False)
     assert done.exit_code == 0
     page = (tmp_path / "attack-benchmark.md").read_text()
@@ -141,3 +142,9 @@ def test_the_verdict_says_when_ours_is_worse(scripts):
     assert "significantly worse in 1" in tables.verdict([lost])
     assert "nowhere significantly worse" in tables.verdict([duel([0.0] * 10, [1.0] * 10), duel([1.0, 0.0], [0.0, 0.0])])
     assert "by at most 1" in tables.verdict([duel([1.0, 0.0], [0.0, 0.0])])
+
+
+def test_the_averages_are_compared_by_signed_ranks(scripts):
+    signed_rank = scripts["attack_tables"].signed_rank
+    assert signed_rank([0.1, 0.2, 0.3, 0.4, 0.5, 0.6], [0.0] * 6) == pytest.approx(2 * 0.5**6)  # one of 2⁶ signs, either way
+    assert signed_rank([0.5, 1.0], [0.5, 1.0]) == 1
