@@ -2,6 +2,7 @@
 
 Run: python benchmarks/clean_accuracy.py [--n 256] [--levels 24] [--log-mean 0.7 --log-std 0.5]
      python benchmarks/clean_accuracy.py --n 1000 --model rdc-shifted-fashion-mnist
+     python benchmarks/clean_accuracy.py --n 1000 --model dc-teacher-cifar10 --data-dir FOLDER
 
 Teacher and student take the settings of the bundled card ``dc-fashion-mnist``, but for what is asked for.
 """
@@ -27,9 +28,10 @@ def main() -> None:
     parser.add_argument("--levels", type=int, default=24)
     parser.add_argument("--log-mean", type=float, help="of the noise levels; default: the card's")
     parser.add_argument("--log-std", type=float, help="of the noise levels; default: the card's")
+    parser.add_argument("--data-dir", help="where the images are, if they are not bundled")
     options = parser.parse_args()
-    data = load_dataset("fashion-mnist", "test", options.n)
-    for name, model in _models(options):
+    for name, dataset, model in _models(options):
+        data = load_dataset(dataset, "test", options.n, data_dir=options.data_dir)
         found = []
         for start in range(0, options.n, 16):
             part = data.between(start, min(options.n, start + 16))
@@ -39,9 +41,9 @@ def main() -> None:
         print(f"{name}: {100 * value:.1f} % [{100 * low:.1f}, {100 * high:.1f}] on {options.n} test images")
 
 
-def _models(options: argparse.Namespace) -> Iterator[tuple[str, nn.Module]]:
+def _models(options: argparse.Namespace) -> Iterator[tuple[str, str, nn.Module]]:
     if options.model:
-        yield from ((name, load_model(name)) for name in options.model)
+        yield from ((name, find_model_card(name).card.dataset, load_model(name)) for name in options.model)
         return
     spec = find_model_card("dc-fashion-mnist").card.model
     assert isinstance(spec, DiffusionClassifierSpec)
@@ -49,7 +51,7 @@ def _models(options: argparse.Namespace) -> Iterator[tuple[str, nn.Module]]:
     given = {name: value for name, value in asked.items() if value is not None}
     settings = spec.model_dump(exclude={"kind", "denoiser"}) | given
     for name in ("teacher-fashion-mnist", "multihead-fashion-mnist"):
-        yield f"{name}, {options.levels} levels", DiffusionClassifier(load_denoiser(name), 10, **settings)
+        yield f"{name}, {options.levels} levels", "fashion-mnist", DiffusionClassifier(load_denoiser(name), 10, **settings)
 
 
 if __name__ == "__main__":
