@@ -310,7 +310,7 @@ def _plot(done: Sequence[Cell]) -> bytes:
     for panel in panels[len(models) :]:
         panel.set_visible(False)
     handles = [panels[0].plot([], [], **_style(number, attack))[0] for number, attack in enumerate(attacks)]
-    figure.legend(handles, attacks, loc="outside lower center", ncols=5, frameon=False, fontsize="small")
+    figure.legend(handles, attacks, loc="outside lower center", ncols=max(2, 5 * columns // 3), frameon=False, fontsize="small")
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()
