@@ -63,7 +63,7 @@ def _png(table: RunTable, curves: list[SecurityCurve]) -> bytes:
     axes.set_ylim(0, 100)
     axes.set_xlabel(f"ε ({table.manifest.threat})")
     axes.set_ylabel("robust accuracy in %, worst case")
-    axes.set_title(drawing.plain(heading(table)), loc="left", fontsize="medium")
+    drawing.title(axes, heading(table), figure)
     axes.grid(color="0.9")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)

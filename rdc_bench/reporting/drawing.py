@@ -3,8 +3,19 @@
 from __future__ import annotations
 
 import io
+import textwrap
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+#: Characters of a title that fit into an inch of the picture.
+PER_INCH = 11
+
+
+def title(axes: Axes, text: str, figure: Figure) -> None:
+    """Write ``text`` above ``axes``, broken into lines that the width of ``figure`` holds."""
+    lines = textwrap.fill(text, int(PER_INCH * figure.get_figwidth()))
+    axes.set_title(plain(lines), loc="left", fontsize="medium")
 
 
 def png(figure: Figure) -> bytes:

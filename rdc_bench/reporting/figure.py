@@ -31,7 +31,7 @@ def png(table: RunTable) -> bytes:
     axes.invert_yaxis()
     axes.set_xlim(0, 100)
     axes.set_xlabel("accuracy in %, with 95 % intervals")
-    axes.set_title(drawing.plain(heading(table)), loc="left", fontsize="medium")
+    drawing.title(axes, heading(table), figure)
     axes.grid(axis="x", color="0.9")
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside lower center", ncols=3, frameon=False)

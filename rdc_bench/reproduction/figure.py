@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
-
 from matplotlib.figure import Figure
 
 from rdc_bench.reporting import drawing
@@ -11,8 +9,6 @@ from rdc_bench.reproduction.table import ALL, Row
 from rdc_bench.results.summary import ModelSummary
 
 AVERAGE, WORST, CLEAN = "#2a7fb8", "#c1432e", "0.75"
-#: Characters of the heading that fit into a line.
-WIDTH = 100
 
 
 def png(rows: list[Row], heading: str) -> bytes:
@@ -44,7 +40,7 @@ def png(rows: list[Row], heading: str) -> bytes:
     axes.set_ylim(y + 0.5, 0)
     axes.set_xlim(0, 100)
     axes.set_xlabel("accuracy in %, with 95 % intervals")
-    axes.set_title(drawing.plain(textwrap.fill(heading, WIDTH)), loc="left", fontsize="medium")
+    drawing.title(axes, heading, figure)
     axes.grid(axis="x", color="0.9")
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
