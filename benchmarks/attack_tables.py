@@ -181,7 +181,7 @@ def stochastic_rows(cells: Sequence[Cell]) -> pd.DataFrame:
 
 def against_rand(cells: Sequence[Cell]) -> pd.DataFrame:
     """Each of our attacks on the randomised model against each AutoAttack-rand: by images right in every draw (p), and by the
-    share of draws in which each image is right (p of the averages: Wilcoxon's signed-rank test, Wilcoxon 1945)."""
+    share of draws in which each image is right (p of the averages)."""
     cells = [cell for cell in cells if cell["part"] == "stochastic"]
     rand = [cell for cell in cells if cell["attack"].startswith(RAND)]
     return pd.DataFrame(
@@ -199,9 +199,9 @@ def against_rand(cells: Sequence[Cell]) -> pd.DataFrame:
 
 
 def signed_rank(first: Sequence[float], second: Sequence[float]) -> float:
-    """Two-sided p-value that the paired differences are symmetric about zero; 1 where there are none."""
+    """Wilcoxon's signed-rank test (Wilcoxon 1945) of paired differences: two-sided p-value, 1 where none differs."""
     differences = np.subtract(first, second)
-    return float(wilcoxon(differences, zero_method="wilcox").pvalue) if differences.any() else 1.0
+    return float(wilcoxon(differences).pvalue) if differences.any() else 1.0
 
 
 def _page(done: Sequence[Cell], cells: Sequence[Cell]) -> str:
