@@ -186,8 +186,8 @@ def against_rand(cells: Sequence[Cell]) -> pd.DataFrame:
     rand = [cell for cell in cells if cell["attack"].startswith(RAND)]
     return pd.DataFrame(
         {
-            "ours is": f"{ours['attack']} ({ours['options']['steps']} steps)",
-            "theirs is": f"{theirs['attack']} ({theirs['options']['steps']} steps)",
+            "ours is": f"{ours['attack']} (steps: {ours['options']['steps']})",
+            "theirs is": f"{theirs['attack']} (steps: {theirs['options']['steps']})",
             **Duel.between(ours, theirs),
             "p of the averages": f"{signed_rank(ours['robust'], theirs['robust']):.2g}",
         }
