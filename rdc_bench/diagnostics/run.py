@@ -30,6 +30,7 @@ from rdc_bench.diagnostics.subject import Subject, make_subject
 from rdc_bench.errors import UserError
 from rdc_bench.evaluation.plan import plan_model
 from rdc_bench.loading import load_resolved
+from rdc_bench.precision import full_float32
 from rdc_bench.results.diagnosis import Check, Diagnosis
 from rdc_bench.threats import LpThreat, make_threat
 
@@ -59,6 +60,7 @@ SIGNS = (
 )
 
 
+@full_float32()
 def diagnose(
     name: str,
     threat: str = "linf",

@@ -14,6 +14,7 @@ from rdc_bench.evaluation.judge import OK, Verdict, check, predictions
 from rdc_bench.evaluation.metering import Meter, metered
 from rdc_bench.evaluation.plan import Plan, PlannedAttack
 from rdc_bench.global_generators import model_apart, preserved
+from rdc_bench.precision import full_float32
 from rdc_bench.randomness import Key, draws_for, generator, seed_of
 from rdc_bench.results.schema import CLEAN
 from rdc_bench.results.store import Shard
@@ -58,6 +59,7 @@ class Executor:
     name: str
     repeats: int
 
+    @full_float32()
     def shard(self, job: Job, clean: Mapping[Span, Tensor]) -> Shard:
         """The finished shard.
 

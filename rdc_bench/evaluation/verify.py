@@ -14,6 +14,7 @@ from rdc_bench.data import load_dataset
 from rdc_bench.errors import UserError
 from rdc_bench.evaluation.judge import predictions
 from rdc_bench.evaluation.plan import plan_model
+from rdc_bench.precision import full_float32
 from rdc_bench.randomness import Key
 from rdc_bench.results.schema import Manifest, ModelEntry
 from rdc_bench.results.store import RunFolder
@@ -33,6 +34,7 @@ class Verification:
         return all(row["outside"] == 0 and row["differing"] == 0 and row["note"] == "" for row in self.models)
 
 
+@full_float32()
 def verify_run(run_dir: Path, *, device: str = "cpu", data_dir: Path | None = None, batch: int = 16) -> Verification:
     """Re-check a complete run.
 

@@ -133,3 +133,24 @@ def test_a_model_that_draws_goes_on_from_call_to_call_even_after_an_error():
     assert calls[0][0] != calls[0][1]
     assert not model._forward_hooks
     assert not model._forward_pre_hooks
+
+
+def test_models_and_attacks_see_float32_as_it_is_and_the_caller_keeps_its_setting(registered, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    seen = []
+
+    class Watching(registered.toy):
+        def forward(self, x):
+            seen.append((torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()))
+            return super().forward(x)
+
+    registered.model("watching", Watching)
+    torch.set_float32_matmul_precision("high")
+    try:
+        done = rdc_bench.run(["watching"], "linf", attacks=["fgsm"], n=2, out=tmp_path)
+        rdc_bench.verify(done.path)
+        assert torch.backends.cudnn.allow_tf32
+        assert torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert set(seen) == {(False, "highest")}
