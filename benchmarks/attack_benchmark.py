@@ -57,6 +57,7 @@ BUDGET: dict[str, Callable[[int], dict[str, Any]]] = {
 ON_STOCHASTIC: dict[str, Callable[[int], dict[str, Any]]] = {
     "pgd": lambda gradients: {"steps": gradients},
     "apgd-dlr": lambda gradients: {"steps": gradients},
+    "apgd-margin": lambda gradients: {"steps": gradients},  # the loss of pgd, the schedule of apgd-dlr
     "autoattack-rand, eot 1": lambda gradients: {"steps": gradients // 2, "eot": 1},
     "autoattack-rand, eot 4": lambda gradients: {"steps": gradients // 8, "eot": 4},
 }

@@ -6,7 +6,6 @@ import inspect
 import pickle
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
 
 import safetensors.torch
 import torch
@@ -38,7 +37,6 @@ from rdc_bench.registry import Registry, origin_of
 
 Factory = Callable[[], nn.Module]
 Resolved = LoadedCard | tuple[ModelCard, Factory]
-M = TypeVar("M", bound=nn.Module)
 MODELS: Registry[tuple[ModelCard, Factory]] = Registry("model", {})
 
 
@@ -161,12 +159,7 @@ def _with_weights(make: Callable[[], nn.Module], loaded: LoadedCard) -> nn.Modul
     except (TypeError, ValueError) as error:
         raise UserError(f"{loaded.path}: model.config does not fit the architecture: {error}") from error
     load_weights(module, path, weights.sha256)
-    return channels_last(module)
-
-
-def channels_last(module: M) -> M:
-    """The same module with its convolutions' weights in the layout that is fastest on CPUs and GPUs alike."""
-    return module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return module
 
 
 def load_weights(module: nn.Module, path: Path, sha256: str) -> None:

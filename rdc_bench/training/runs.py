@@ -24,7 +24,7 @@ from rdc_bench.eps import Eps
 from rdc_bench.errors import UserError
 from rdc_bench.evaluation.judge import predictions
 from rdc_bench.files import write_atomically
-from rdc_bench.loading import channels_last, load_denoiser
+from rdc_bench.loading import load_denoiser
 from rdc_bench.networks import MultiHeadUNet, network_class
 from rdc_bench.threats import LpThreat
 from rdc_bench.training.adversarial import InnerAttack, pgd_loss, standard_loss, trades_loss
@@ -259,10 +259,10 @@ def _publish(
 
 
 def _seeded(build: Callable[[], M], seed: int) -> M:
-    """Build a module with initial weights that depend on ``seed`` only, in the fast memory layout."""
+    """Build a module with initial weights that depend on ``seed`` only."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return channels_last(build())
+        return build()
 
 
 def _shape(data: Dataset) -> dict[str, int]:
