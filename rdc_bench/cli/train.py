@@ -119,6 +119,13 @@ _network = _with(
 @click.option(
     "--bayes-eps", help="Train on images shifted against Bayes' rule by so much, for example 8/255; see docs/method.md."
 )
+@click.option(
+    "--bayes-shift",
+    default="both",
+    show_default=True,
+    type=click.Choice(["both", "target"]),
+    help="What --bayes-eps shifts: the image under the noise and the target that it is compared with, or the target alone.",
+)
 @_network
 def diffusion(
     start: str | None,
@@ -128,6 +135,7 @@ def diffusion(
     rivals: int,
     bayes_weight: float,
     bayes_eps: str | None,
+    bayes_shift: Any,
     patch: int,
     fine: int,
     coarse: int,
@@ -153,6 +161,7 @@ def diffusion(
             rivals=rivals,
             bayes_weight=bayes_weight,
             bayes_eps=shift,
+            shifted=bayes_shift,
             network=network,
             progress=progress,
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
@@ -10,18 +12,29 @@ from rdc_bench.diffusion.loss import adversarial_shift, bayes_loss, denoising_lo
 from rdc_bench.diffusion.precondition import Precond
 from rdc_bench.training.loop import Loss
 
+#: What an adversarial shift moves, see :func:`teacher_loss`.
+Shifted = Literal["both", "target"]
+
 
 def teacher_loss(
-    log_mean: float, log_std: float, label_dropout: float, rivals: int = 0, bayes_weight: float = 0.0, bayes_eps: float = 0.0
+    log_mean: float,
+    log_std: float,
+    label_dropout: float,
+    rivals: int = 0,
+    bayes_weight: float = 0.0,
+    bayes_eps: float = 0.0,
+    shifted: Shifted = "both",
 ) -> Loss:
     """The EDM loss with a share ``label_dropout`` of the labels dropped, for the unconditional denoiser.
 
     With ``bayes_weight``, also the error of Bayes' rule (:func:`~rdc_bench.diffusion.loss.bayes_loss`) between the true class
     and ``rivals`` others drawn per image; the loss without labels is then taken on all images, with weight ``label_dropout``.
 
-    With ``bayes_eps``, everything is computed on images shifted against Bayes' rule by
-    :func:`~rdc_bench.diffusion.loss.adversarial_shift`, in the target and under the noise alike: adversarial training of the
-    diffusion classifier, at the price of one more forward pass.
+    With ``bayes_eps``, the images are shifted against Bayes' rule by :func:`~rdc_bench.diffusion.loss.adversarial_shift`:
+    adversarial training of the diffusion classifier. ``shifted`` says where. In ``both``, the target and the image under the
+    noise, for one more forward pass; the shift is a function of the true class, and a network that sees it can learn to read
+    the class from it (label leaking, Kurakin et al. 2017, arXiv 1611.01236). In the ``target`` alone it is out of the network's
+    sight and costs nothing: the denoisings are those that the shift was computed from.
     """
 
     def loss(denoiser: Precond, x: Tensor, y: Tensor, g: torch.Generator) -> Tensor:
@@ -31,12 +44,14 @@ def teacher_loss(
             labels = one_hot(y, denoiser.label_dim, z.dtype) * keep[:, None]
             return denoising_loss(denoiser(z_noisy, sigma, labels), z, sigma, denoiser.sigma_data)
         classes = _contenders(y, rivals, denoiser.label_dim, g)
-        if bayes_eps:
+        if bayes_eps and shifted == "both":
             with torch.no_grad():
                 unshifted = denoiser.for_classes(z_noisy, sigma, classes[:, :-1])
                 shift = adversarial_shift(unshifted, z, sigma, denoiser.sigma_data, bayes_eps)
             z, z_noisy = z + shift, z_noisy + shift
         denoised = denoiser.for_classes(z_noisy, sigma, classes)
+        if bayes_eps and shifted == "target":
+            z = z + adversarial_shift(denoised[:, :-1].detach(), z, sigma, denoiser.sigma_data, bayes_eps)
         likelihood, unconditional = (denoising_loss(denoised[:, column], z, sigma, denoiser.sigma_data) for column in (0, -1))
         bayes = bayes_loss(denoised[:, :-1], z, sigma, denoiser.sigma_data)
         return (1 - label_dropout) * likelihood + label_dropout * unconditional + bayes_weight * bayes

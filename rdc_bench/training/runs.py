@@ -28,7 +28,7 @@ from rdc_bench.loading import load_denoiser
 from rdc_bench.networks import MultiHeadUNet, network_class
 from rdc_bench.threats import LpThreat
 from rdc_bench.training.adversarial import InnerAttack, pgd_loss, standard_loss, trades_loss
-from rdc_bench.training.diffusion import multihead_loss, teacher_loss
+from rdc_bench.training.diffusion import Shifted, multihead_loss, teacher_loss
 from rdc_bench.training.loop import Loss, Schedule, Trained, fit
 
 Progress = Callable[[int, int, float], None]
@@ -84,6 +84,7 @@ def train_diffusion(
     rivals: int = 2,
     bayes_weight: float = 0.0,
     bayes_eps: float = 0.0,
+    shifted: Shifted = "both",
     network: dict[str, Any],
     progress: Progress,
 ) -> Path:
@@ -92,7 +93,7 @@ def train_diffusion(
     Args:
         start: card of an earlier denoiser, conditional or multi-head, to go on from; its shape then replaces ``network``.
         log_mean, log_std: of ``ln σ`` in training. label_dropout: share of labels dropped.
-        rivals, bayes_weight, bayes_eps: see :func:`rdc_bench.training.diffusion.teacher_loss`.
+        rivals, bayes_weight, bayes_eps, shifted: see :func:`rdc_bench.training.diffusion.teacher_loss`.
         network: arguments of ``MultiHeadUNet`` beyond the image's shape and the classes.
     Returns: the path of its card.
     """
@@ -111,7 +112,7 @@ def train_diffusion(
     else:
         denoiser = _denoiser_for(start, data).requires_grad_(True)
         config = denoiser.config
-    loss = teacher_loss(log_mean, log_std, label_dropout, rivals, bayes_weight, bayes_eps)
+    loss = teacher_loss(log_mean, log_std, label_dropout, rivals, bayes_weight, bayes_eps, shifted)
     trained = job.fit(denoiser, loss, data, progress)
     title = "Class-conditional denoiser" if config["class_in_trunk"] else "Multi-head denoiser"
     return _publish_denoiser(job, data, trained, config, title, log_mean, log_std)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from rdc_bench.diffusion.loss import adversarial_shift, bayes_loss, denoising_loss
 from rdc_bench.diffusion.precondition import EDMPrecond
 from rdc_bench.training.diffusion import multihead_loss, teacher_loss
 
@@ -143,6 +144,27 @@ def test_bayes_eps_shifts_target_and_noisy_image_alike(batch: tuple[Tensor, Tens
     repeated = teacher_loss(0.0, 1.0, 0.1, rivals=3, bayes_weight=1.0)(model, x + shift / 2, y, generator())
     assert torch.allclose(repeated, shifted, rtol=1e-4)
     assert shifted > plain
+
+
+def test_a_shift_of_the_target_is_out_of_the_networks_sight(batch: tuple[Tensor, Tensor]) -> None:
+    """The network sees what it sees without a shift, once; and the loss is that of the same denoisings of shifted targets."""
+    model, (x, y) = denoiser(True), batch
+    shown = recorded(model)
+    plain = teacher_loss(0.0, 1.0, 0.1, rivals=3, bayes_weight=1.0)(model, x, y, generator())
+    shifted = teacher_loss(0.0, 1.0, 0.1, rivals=3, bayes_weight=1.0, bayes_eps=0.1, shifted="target")(model, x, y, generator())
+    (before, labels), (after, same_labels) = shown
+    assert torch.equal(before, after)
+    assert torch.equal(labels, same_labels)
+    assert shifted > plain
+
+    g, z = generator(), 2 * x - 1
+    sigma = torch.randn(6, generator=g).exp()
+    with torch.no_grad():
+        denoised = model.for_classes(before, sigma, labels)
+    shift = adversarial_shift(denoised[:, :-1], z, sigma, model.sigma_data, 0.1)
+    losses = [denoising_loss(denoised[:, k], z + shift, sigma, model.sigma_data) for k in (0, -1)]
+    bayes = bayes_loss(denoised[:, :-1], z + shift, sigma, model.sigma_data)
+    torch.testing.assert_close(shifted, 0.9 * losses[0] + 0.1 * losses[1] + bayes, rtol=1e-4, atol=1e-5)
 
 
 def test_teacher_with_bayes_weight_keeps_both_likelihoods(batch: tuple[Tensor, Tensor]) -> None:
