@@ -123,8 +123,9 @@ _network = _with(
     "--bayes-shift",
     default="both",
     show_default=True,
-    type=click.Choice(["both", "target"]),
-    help="What --bayes-eps shifts: the image under the noise and the target that it is compared with, or the target alone.",
+    type=click.Choice(["both", "target", "exact"]),
+    help="What --bayes-eps shifts: the image under the noise and its target, the target alone, or both "
+    "along the exact gradient.",
 )
 @_network
 def diffusion(

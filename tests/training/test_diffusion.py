@@ -8,7 +8,7 @@ from torch import Tensor
 
 from rdc_bench.diffusion.loss import adversarial_shift, bayes_loss, denoising_loss
 from rdc_bench.diffusion.precondition import EDMPrecond
-from rdc_bench.training.diffusion import multihead_loss, teacher_loss
+from rdc_bench.training.diffusion import fast_shift, multihead_loss, teacher_loss
 
 TINY: dict[str, Any] = {
     "model_type": "MultiHeadUNet",
@@ -165,6 +165,42 @@ def test_a_shift_of_the_target_is_out_of_the_networks_sight(batch: tuple[Tensor,
     losses = [denoising_loss(denoised[:, k], z + shift, sigma, model.sigma_data) for k in (0, -1)]
     bayes = bayes_loss(denoised[:, :-1], z + shift, sigma, model.sigma_data)
     torch.testing.assert_close(shifted, 0.9 * losses[0] + 0.1 * losses[1] + bayes, rtol=1e-4, atol=1e-5)
+
+
+def test_the_exact_shift_is_a_step_of_fgsm_on_the_loss_that_is_trained(batch: tuple[Tensor, Tensor]) -> None:
+    model, (x, y) = denoiser(True).double(), (batch[0].double(), batch[1])
+    z, sigma = 2 * x - 1, torch.linspace(0.5, 2, 6, dtype=torch.float64)
+    z_noisy = z + sigma[:, None, None, None] * torch.randn(z.shape, generator=generator(), dtype=torch.float64)
+    classes = torch.nn.functional.one_hot((y[:, None] + torch.arange(3)) % 4, 4).double()
+    eps = 0.02
+
+    def loss(shift: Tensor) -> Tensor:
+        with torch.no_grad():
+            return bayes_loss(model.for_classes(z_noisy + shift, sigma, classes), z + shift, sigma, model.sigma_data)
+
+    found = fast_shift(model, z, z_noisy, sigma, classes, eps, generator())
+    start = ((2 * torch.rand(z.shape, generator=generator()) - 1) * 2 * eps).double()
+    assert float(found.abs().max()) <= 2 * eps
+    assert loss(found) > loss(start) > 0
+    # The signs are those of finite differences: one pixel of each image in turn.
+    for pixel in [(0, 0, 0), (0, 3, 5), (0, 7, 7)]:
+        for i in range(len(z)):
+            step = torch.zeros_like(z)
+            step[(i, *pixel)] = 1e-5
+            slope = (loss(start + step) - loss(start - step)) / 2e-5
+            expected = (start[(i, *pixel)] + 2.5 * eps * slope.sign()).clamp(-2 * eps, 2 * eps)
+            torch.testing.assert_close(found[(i, *pixel)], expected)
+
+
+def test_training_on_the_exact_shift_shows_the_network_shifted_images(batch: tuple[Tensor, Tensor]) -> None:
+    model, (x, y) = denoiser(True), batch
+    shown = recorded(model)
+    teacher_loss(0.0, 1.0, 0.1, rivals=3, bayes_weight=1.0)(model, x, y, generator())
+    teacher_loss(0.0, 1.0, 0.1, rivals=3, bayes_weight=1.0, bayes_eps=0.1, shifted="exact")(model, x, y, generator())
+    (unshifted, _), (looked_at, _), (trained_on, _) = shown
+    assert 0 < float((looked_at - unshifted).detach().abs().max()) <= 0.2 + 1e-5
+    assert float((trained_on - unshifted).abs().max()) <= 0.2 + 1e-5
+    assert not torch.equal(trained_on, looked_at)
 
 
 def test_teacher_with_bayes_weight_keeps_both_likelihoods(batch: tuple[Tensor, Tensor]) -> None:
