@@ -34,10 +34,8 @@ def teacher_loss(
     ``shifted`` says what is, and how:
 
     * ``both``: the image under the noise and the target, by :func:`~rdc_bench.diffusion.loss.adversarial_shift`, for one more
-      forward pass. The shift is a function of the true class and not of what the network makes of it, so that a network can
-      learn to read the class from it (label leaking, Kurakin et al. 2017, arXiv 1611.01236).
-    * ``target``: the target alone by the same shift, out of the network's sight, for no pass more: the denoisings are those
-      that the shift was computed from.
+      forward pass. The shift takes the denoisings for constant and overlooks what moving the noisy image does to them.
+    * ``target``: the target alone, by the same shift, which then overlooks nothing, for no pass more.
     * ``exact``: both, by one step along the gradient through the network (:func:`fast_shift`), for a forward and a backward
       pass more.
     """
