@@ -12,7 +12,7 @@ from rdc_bench.diffusion.loss import adversarial_shift, bayes_loss, denoising_lo
 from rdc_bench.diffusion.precondition import Precond
 from rdc_bench.training.loop import Loss
 
-#: What an adversarial shift moves, see :func:`teacher_loss`.
+#: What an adversarial shift moves, and how it is found, see :func:`teacher_loss`.
 Shifted = Literal["both", "target", "exact"]
 
 
@@ -47,13 +47,13 @@ def teacher_loss(
             labels = one_hot(y, denoiser.label_dim, z.dtype) * keep[:, None]
             return denoising_loss(denoiser(z_noisy, sigma, labels), z, sigma, denoiser.sigma_data)
         classes = _contenders(y, rivals, denoiser.label_dim, g)
-        if bayes_eps and shifted == "both":
-            with torch.no_grad():
-                unshifted = denoiser.for_classes(z_noisy, sigma, classes[:, :-1])
+        if bayes_eps and shifted != "target":
+            if shifted == "both":
+                with torch.no_grad():
+                    unshifted = denoiser.for_classes(z_noisy, sigma, classes[:, :-1])
                 shift = adversarial_shift(unshifted, z, sigma, denoiser.sigma_data, bayes_eps)
-            z, z_noisy = z + shift, z_noisy + shift
-        elif bayes_eps and shifted == "exact":
-            shift = fast_shift(denoiser, z, z_noisy, sigma, classes[:, :-1], bayes_eps, g)
+            else:
+                shift = fast_shift(denoiser, z, z_noisy, sigma, classes[:, :-1], bayes_eps, g)
             z, z_noisy = z + shift, z_noisy + shift
         denoised = denoiser.for_classes(z_noisy, sigma, classes)
         if bayes_eps and shifted == "target":
