@@ -1,8 +1,8 @@
 """Gradients estimated from logits alone: natural evolution strategies (Ilyas et al. 2018, arXiv 1804.08598).
 
 The gradient of the smoothed function ``E f(x + σu)``, ``u ~ N(0, I)``, is ``E u f(x + σu) / σ``, estimated from antithetic
-pairs. It sees through a backward pass that lies, is zero or is absent, and through steps of the function that are smaller than ``σ``.
-Whatever attack the threat has then runs on the estimate, in the threat's own parameters.
+pairs. It sees through a backward pass that lies, is zero or is absent, and through steps of the function that are smaller than
+``σ``. Whatever attack the threat has then runs on the estimate, in the threat's own parameters.
 """
 
 from __future__ import annotations

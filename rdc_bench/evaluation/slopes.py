@@ -2,8 +2,8 @@
 
 Along the direction of steepest ascent ``v`` the gradient ``g`` promises that the margin rises by ``h g·v``, and
 ``f(x + hv) − f(x)`` is what it rises by, under the same draws of the model's randomness (common random numbers). A right
-gradient keeps its promise at a step that is neither so small that rounding shows nor so large that the function bends. One that is
-negated, of another function or far too steep keeps it at none.
+gradient keeps its promise at a step that is neither so small that rounding shows nor so large that the function bends. One that
+is negated, of another function or far too steep keeps it at none.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from rdc_bench.attacks.losses import margin
 from rdc_bench.threats import LpThreat, Threat
 
-#: Passes with a gradient, counted from 1, at whose points the gradient may be checked: close together at first, where paths bend.
+#: Passes with a gradient, counted from 1, at whose points the gradient may be checked.
 KEPT_PASSES = (1, 2, 4, 8)
 
 #: Whether an image's gradients could be followed: all of them, some, or none.
@@ -48,8 +48,8 @@ class Watch:
         x, y: the images (B, C, H, W) and their labels (B,).
         usable, unusable: whether a gradient came back that was finite and not zero, and one that was not; bool (B,).
         first, highest: margin at the first look at the image and the highest at a later one, (B,); −inf before.
-        wrong: a point of the threat set on which the model errs, (B, C, H, W), where ``found``, bool (B,). Of a random model only
-            logits that are not finite are an error: a wrong class may be one unlucky draw.
+        wrong: a point of the threat set on which the model errs, (B, C, H, W), where ``found``, bool (B,). Of a random model
+            only logits that are not finite are an error: a wrong class may be one unlucky draw.
         path: for each image of ``kept``, points where a gradient was taken before the image was misclassified.
     """
 
@@ -140,16 +140,15 @@ class Watch:
         The rows of whole copies of the batch belong to the images in order. Libraries thin batches out, so that a row which is
         clearly nearer to another image is taken to be of that one.
         """
-        distance = torch.cdist(
-            points.detach().flatten(1).float(), self.x.flatten(1), compute_mode="donot_use_mm_for_euclid_dist"
-        )
+        rows, images = points.detach().flatten(1).float(), self.x.flatten(1)
+        distance = torch.cdist(rows, images, compute_mode="donot_use_mm_for_euclid_dist")
         distance = distance.nan_to_num(nan=torch.inf)
         nearest = distance.argmin(dim=1)
         if len(points) % len(self.x):
             return nearest
-        in_order = torch.arange(len(points), device=points.device) % len(self.x)
-        rows = torch.arange(len(points), device=points.device)
-        return torch.where(distance[rows, in_order] <= 2 * distance[rows, nearest], in_order, nearest)
+        row = torch.arange(len(points), device=points.device)
+        in_order = row % len(self.x)
+        return torch.where(distance[row, in_order] <= 2 * distance[row, nearest], in_order, nearest)
 
 
 @contextlib.contextmanager

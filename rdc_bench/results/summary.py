@@ -49,7 +49,7 @@ class ModelSummary(NamedTuple):
 
     Attributes:
         robust_images: per image, in index order, whether it is robust in the worst case.
-        doubts: what speaks against the gradients that the attacks followed; where anything does, robust figures are upper bounds.
+        doubts: what speaks against the gradients that the attacks followed; if anything does, robust figures are upper bounds.
     """
 
     model: str
