@@ -128,6 +128,8 @@ class Executor:
         assert given.clean is not None
         images, labels = self._images(start, stop)
         shown = torch.arange(len(images)) if given.chosen is None else given.chosen.nonzero()[:, 0]
+        if not len(shown):
+            return Shard([], {"adversarial": images.cpu()})
         x, y, clean = images[shown], labels[shown], given.clean[shown]
         indices = (shown + start).tolist()
         todo = (clean == y.cpu()[:, None]).any(dim=1).nonzero()[:, 0]
