@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from rdc_bench.attacks import ATTACKS, attack
+from rdc_bench.attacks.options import Count, Positive
 from rdc_bench.attacks.transfer import MAKERS
 from rdc_bench.threats import Threat
 
@@ -29,9 +30,9 @@ def nes(
     threat: Threat,
     *,
     generators: Sequence[torch.Generator],
-    steps: int = 20,
-    pairs: int = 32,
-    sigma: float = 0.02,
+    steps: Count = 20,
+    pairs: Count = 32,
+    sigma: Positive = 0.02,
 ) -> Tensor:
     """The threat's own attack along gradients estimated from logits (Ilyas et al. 2018, arXiv 1804.08598).
 
