@@ -86,6 +86,39 @@ def test_what_is_no_card_is_refused(tmp_path, text):
         read_card(write(tmp_path, text), ModelCard)
 
 
+@pytest.mark.parametrize("loader", [yaml.SafeLoader, yaml.CSafeLoader])
+@pytest.mark.parametrize(
+    ("text", "where"),
+    [
+        ("name: a: b", ":1"),
+        ("name: mine\ntitle: [1", r":\d"),
+        ("name: mine\n\n\ttitle: x", ":3"),
+        ("name: mine\ntitle: *x", ":2"),
+        ("x: " + "[" * 100_000, r"(:\d)?"),
+        ("- " * 100_000, r"(:\d)?"),
+        ("x: " + "9" * 10_000, ""),
+        ("x: 2020-13-45", ""),
+        ("x: \x01", ""),
+    ],
+)
+def test_what_is_no_yaml_is_refused_in_one_line_with_and_without_libyaml(tmp_path, monkeypatch, loader, text, where):
+    monkeypatch.setattr("rdc_bench.cards._Loader", loader)
+    with pytest.raises(UserError, match=rf"mine\.yaml{where}: not valid YAML") as caught:
+        read_card(write(tmp_path, text), ModelCard)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_card_is_parsed_once_and_again_when_its_text_changes(tmp_path):
+    path = write(tmp_path, CARD)
+    first = read_card(path, ModelCard)
+    assert read_card(path, ModelCard) is first
+    write(tmp_path, {**CARD, "title": "Ours"})  # as long as before, and within the same tick of the clock
+    assert read_card(path, ModelCard).title == "Ours"
+    path.unlink()
+    with pytest.raises(UserError, match="cannot be read"):
+        read_card(path, ModelCard)
+
+
 @given(
     st.dictionaries(st.sampled_from([*CARD, "extra"]), st.one_of(st.none(), st.integers(), st.text(max_size=5), st.booleans()))
 )
