@@ -22,7 +22,8 @@ from rdc_bench.defenses.fixed_noise import fixed_noise
 from rdc_bench.eps import Eps
 from rdc_bench.errors import UserError
 from rdc_bench.evaluation.profiles import DEFAULT_DATASET, DEFAULT_MODELS, Profile, attacks_under, default_attacks, profile
-from rdc_bench.loading import MODELS, Resolved, classifies, load_resolved, resolve
+from rdc_bench.loading import Resolved, classifies, load_resolved, resolve
+from rdc_bench.model_registry import MODELS
 from rdc_bench.parts import weight_files
 from rdc_bench.threats import Threat, make_threat, members
 
