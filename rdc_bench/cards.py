@@ -368,10 +368,15 @@ def card_names(folder: str) -> dict[str, Path]:
     A card may lie in a folder of its own (``models/NAME/NAME.yaml``), as converted weights do.
     """
     found: dict[str, Path] = {}
-    for place in (packaged(folder), Path.cwd() / folder):
+    for place in _places(folder):
         found |= {path.stem: path for path in sorted(place.glob("*/*.yaml")) if path.parent.name == path.stem}
         found |= {path.stem: path for path in sorted(place.glob("*.yaml"))}
     return found
+
+
+def _places(folder: str) -> tuple[Path, Path]:
+    """Where cards lie; the later place hides the earlier."""
+    return packaged(folder), Path.cwd() / folder
 
 
 def find_model_card(name: str) -> LoadedCard:
@@ -513,6 +518,11 @@ def _find(name: str, folder: str, kind: str) -> Path:
         if not path.is_file():
             raise UserError(f"{kind} card {name}: no such file")
         return path
+    if NAME.fullmatch(name):  # looked for by itself, which is quicker than among all
+        for place in reversed(_places(folder)):
+            for file in (f"{name}.yaml", f"{name}/{name}.yaml"):
+                if (place / file).is_file():
+                    return place / file
     names = card_names(folder)
     if name not in names:
         raise unknown_name(kind, name, names, f"`rdc-bench list {kind}s` shows them all; a path to a card ends in .yaml.")
