@@ -145,6 +145,19 @@ def test_names_lead_to_the_working_directory_first(tmp_path, monkeypatch):
         find_model_card("models/mien.yaml")
 
 
+def test_a_card_is_found_where_the_list_of_all_says(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("nested", "both", "rdc-cifar10"):
+        (tmp_path / "models" / name).mkdir(parents=True)
+        write(tmp_path / "models" / name, {**CARD, "name": name}, name)
+    for name in ("flat", "both", "dc-cifar10"):
+        write(tmp_path / "models", {**CARD, "name": name}, name)
+    names = card_names("models")
+    assert len(names) > 10
+    assert {name: find_model_card(name).path for name in names} == names
+    assert {name for name, path in names.items() if path.is_relative_to(tmp_path)} >= {"nested", "flat", "rdc-cifar10"}
+
+
 @pytest.mark.parametrize("name", sorted(card_names("threat_models")))
 def test_every_packaged_threat_card_is_valid(name):
     assert read_card(packaged("threat_models") / f"{name}.yaml", ThreatCard).name == name
