@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rdc_bench.attacks import ATTACKS, Attack
+from rdc_bench.attacks.options import REFERENCE
 
 if TYPE_CHECKING:
     from rdc_bench.data import DatasetInfo
@@ -40,22 +41,18 @@ def make() -> dict[str, list[Facts]]:
 
 
 def attack_facts(attack: Attack) -> Facts:
-    """An attack's declaration and documentation, as plain data."""
+    """An attack's declaration and documentation, as plain data; what is said of its options stands with them."""
+    documentation = inspect.getdoc(attack.function) or ""
     return {
         "name": attack.name,
         "threats": list(attack.threats),
         "access": attack.gradient,
         "summary": attack.summary,
-        "description": inspect.getdoc(attack.function) or "",
+        "description": REFERENCE.sub("", documentation.partition("\n\nOptions:")[0]).strip(),
         "needs": attack.needs,
         "minimum_norm": attack.minimum_norm,
-        "settings": _settings(attack),
+        "settings": [option._asdict() for option in attack.settings],
     }
-
-
-def _settings(attack: Attack) -> list[Facts]:
-    kinds = {name: type(default).__name__ for name, default in attack.defaults.items()}
-    return [{"name": n, "type": kinds[n], "allowed": "", "default": d, "help": ""} for n, d in attack.defaults.items()]
 
 
 def dataset_facts(info: DatasetInfo) -> Facts:

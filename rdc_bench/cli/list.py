@@ -141,8 +141,10 @@ def _show_facts(facts: Row) -> None:
 
 
 def _setting(setting: Row) -> str:
-    allowed = f"{setting['type']} {setting['allowed']}".strip()
-    return f"{allowed}, default {setting['default']}" + (f": {setting['help']}" if setting["help"] else "")
+    """What values an option takes, its default and its help; choices by themselves say that they are texts."""
+    kind, allowed = setting["type"], setting["allowed"]
+    takes = allowed if kind == "str" and allowed else ", ".join(filter(None, (kind, allowed)))
+    return f"{takes}; default {setting['default']}" + (f": {_plain(setting['help'])}" if setting["help"] else "")
 
 
 def _cell(row: Row, field: str) -> str:
@@ -155,4 +157,9 @@ def _cell(row: Row, field: str) -> str:
         return "yes" if value else "no"
     if isinstance(value, list):
         return ", ".join(map(str, value))
-    return "" if value is None else str(value)
+    return "" if value is None else _plain(str(value))
+
+
+def _plain(text: str) -> str:
+    """A text without the marks that docstrings put around code."""
+    return text.replace("``", "")

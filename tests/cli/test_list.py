@@ -256,13 +256,18 @@ def test_every_attack_is_told_in_full(listed, name):
     attack = ATTACKS.get(name)
     facts = json.loads(listed("attacks", name, "--json")[1])
     assert facts["options"] == attack.defaults
+    assert facts["settings"] == [option._asdict() for option in attack.settings]
     assert facts["threats"] == list(attack.threats)
     for width in (40, 80, None):
         code, out, _ = listed("attacks", name, width=width)
         assert code == 0
         words = out.replace(",", " ").split()
         assert {name, attack.gradient, *attack.threats, *attack.defaults} <= set(words)
-        assert all(f"default {value}".split()[-1] in words for value in attack.defaults.values())
+        told = " ".join(out.split())
+        for option in attack.settings:
+            assert option.allowed in told
+            assert f"default {option.default}" in told
+            assert option.help.replace("``", "") in told
         assert width is None or max(map(cell_len, out.splitlines())) <= max(width, 48)
 
 
