@@ -30,7 +30,7 @@ SHOWN = {
 }
 
 NOTES = {
-    "models": "Models that are bundled, local, cached or registered run here; `--runnable` shows these alone. "
+    "models": "Classifiers that are bundled, local, cached or registered run here; `--runnable` shows these alone. "
     "`rdc-bench models info NAME` says all about one, and what it lacks.",
     "attacks": "And by class name: foolbox:NAME, torchattacks:NAME and art:NAME, where these libraries are installed. "
     "`rdc-bench list attacks NAME` shows an attack's options and paper.",
