@@ -30,7 +30,8 @@ from rdc_bench.evaluation.profiles import (
     profile,
     witnesses,
 )
-from rdc_bench.loading import MODELS, Resolved, classifies, load_resolved, resolve
+from rdc_bench.loading import Resolved, classifies, load_resolved, resolve
+from rdc_bench.model_registry import MODELS
 from rdc_bench.parts import weight_files
 from rdc_bench.results.schema import AttackEntry
 from rdc_bench.threats import Threat, make_threat, members

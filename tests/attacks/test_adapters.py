@@ -318,17 +318,14 @@ def test_a_whole_run_judges_what_libraries_return(tmp_path: Path, toys: list[str
     assert not result.complete
 
 
-def test_the_list_mentions_the_adapters_in_one_line(
+def test_the_help_of_the_list_mentions_the_adapters(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def listed(*arguments: str) -> str:
-        monkeypatch.setattr(sys, "argv", ["rdc-bench", "list", "attacks", *arguments])
-        with pytest.raises(SystemExit, match="0"):
-            main()
-        return capsys.readouterr().out
-
-    assert any(all(f"{name}:NAME" in line for name in LIBRARIES) for line in listed().splitlines())
-    assert [row["name"] for row in json.loads(listed("--json"))] == ATTACKS.names()
+    monkeypatch.setattr(sys, "argv", ["rdc-bench", "list", "--help"])
+    with pytest.raises(SystemExit, match="0"):
+        main()
+    out = capsys.readouterr().out
+    assert all(f"{name}:NAME" in out for name in LIBRARIES)
 
 
 @pytest.fixture
