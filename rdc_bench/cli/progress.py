@@ -35,6 +35,17 @@ def stages(first: str = "starting") -> Iterator[Report]:
 
 
 @contextlib.contextmanager
+def stage_with_bars(what: str) -> Iterator[None]:
+    """A stage in which a library draws bars of its own on a terminal, where two at a time would be a muddle."""
+    if sys.stderr.isatty():
+        print(f"{what} ...", file=sys.stderr, flush=True)
+        yield
+        return
+    with stages(what):
+        yield
+
+
+@contextlib.contextmanager
 def run_progress() -> Iterator[Callable[[Step], None]]:
     """Progress of an evaluation, with the share of images that are still robust under the attack in hand."""
     with stages("reading cards, models and images") as report:
