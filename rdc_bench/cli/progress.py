@@ -111,7 +111,7 @@ def _plain_lines() -> Iterator[Report]:
         with lock:
             if stage is None or what != stage.what or done < stage.done:
                 stage = _Stage(what, done)
-            stage.done, stage.total, stage.note = done, total, note
+            stage.hear(done, total, note)
             if done == total:
                 stage.print()
 
@@ -138,8 +138,12 @@ class _Stage:
         self.what, self.first, self.done = what, done, done
         self.total: int | None = None
         self.note = ""
-        self.began = time.monotonic()
+        self.began = self.heard = time.monotonic()
         self.due = self.began + PATIENCE
+
+    def hear(self, done: int, total: int | None, note: str) -> None:
+        """Take news."""
+        self.done, self.total, self.note, self.heard = done, total, note, time.monotonic()
 
     def print(self) -> None:
         """One line: how far, for how long, how long still. Says when the next is due."""
@@ -149,5 +153,6 @@ class _Stage:
         if self.total is not None:
             far = f": {self.done}/{self.total}"
             if self.first < self.done < self.total:
-                left = f", {spent / (self.done - self.first) * (self.total - self.done):.0f} s left"
+                each = (self.heard - self.began) / (self.done - self.first)
+                left = f", {max(0.0, self.heard + each * (self.total - self.done) - now):.0f} s left"
         print(f"{self.what}{far} ({spent:.0f} s{left}) {self.note}".rstrip(), file=sys.stderr, flush=True)

@@ -336,11 +336,12 @@ def _accuracy(model: nn.Module, job: Job) -> float:
     """Clean accuracy on the first validation images, one draw each."""
     data = job.data("validation")
     n = min(len(data), VALIDATION_IMAGES)
-    right = 0
+    right, note = 0, ""
     for start in range(0, n, 50):
-        job.report(f"judging {job.name} on validation images", start, n, f"{right}/{start} right")
+        job.report(f"judging {job.name} on validation images", start, n, note)
         part = data.between(start, min(n, start + 50))
         keys = [("validation", start + i) for i in range(len(part))]
         right += int((predictions(model, part.images.to(job.device), keys, 1)[:, 0] == part.labels).sum())
-    job.report(f"judging {job.name} on validation images", n, n, f"{right}/{n} right")
+        note = f"{right}/{start + len(part)} right"
+    job.report(f"judging {job.name} on validation images", n, n, note)
     return right / n

@@ -43,14 +43,16 @@ def test_what_is_quick_says_nothing_but_that_all_is_done(capsys):
     assert capsys.readouterr().err == "judging: 3/3 (0 s) 3 right\n"
 
 
-def test_the_time_left_is_that_of_the_stage(monkeypatch, capsys):
-    clock = iter([0.0, 10.0])
+def test_the_time_left_runs_down_between_reports(monkeypatch, capsys):
+    now = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
     stage = progress._Stage("judging", 4)  # 4 were done when it was first heard of
-    stage.done, stage.total = 9, 19
-    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
-    stage.began = time.monotonic()
-    stage.print()
-    assert capsys.readouterr().err == "judging: 9/19 (10 s, 20 s left)\n"
+    now = 10.0
+    stage.hear(9, 19, "")
+    for now in (10.0, 15.0, 40.0):  # noqa: B007
+        stage.print()
+    lines = ["judging: 9/19 (10 s, 20 s left)", "judging: 9/19 (15 s, 15 s left)", "judging: 9/19 (40 s, 0 s left)"]
+    assert capsys.readouterr().err.splitlines() == lines
 
 
 def test_a_terminal_shows_a_bar_for_each_stage_and_keeps_those_with_a_length(monkeypatch):
