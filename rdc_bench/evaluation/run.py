@@ -110,6 +110,7 @@ def run(config: RunConfig, progress: Progress = lambda step: None) -> RunResult:
 
     Raises: ``UserError`` for bad input, before anything is computed; ``KeyboardInterrupt`` after saving what was done.
     """
+    find_engine(config.engine)  # which may be unknown or not installed: before data are looked for
     return carry_out(make_plan(config), progress)
 
 

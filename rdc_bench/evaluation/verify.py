@@ -19,6 +19,7 @@ from rdc_bench.precision import full_float32
 from rdc_bench.randomness import Key
 from rdc_bench.results.schema import ModelEntry
 from rdc_bench.results.store import RunFolder
+from rdc_bench.stages import Report, unheard
 from rdc_bench.threats import make_threat
 
 
@@ -36,18 +37,22 @@ class Verification:
 
 
 @full_float32()
-def verify_run(run_dir: Path, *, device: str = "cpu", data_dir: Path | None = None, batch: int = 16) -> Verification:
+def verify_run(
+    run_dir: Path, *, device: str = "cpu", data_dir: Path | None = None, batch: int = 16, report: Report = unheard
+) -> Verification:
     """Re-check a complete run.
 
     The files' SHA-256 against the manifest; the images against the dataset's; each stored adversarial image against the threat
-    set; and the predictions on it, with the same draws, against the records.
+    set; and the predictions on it, with the same draws, against the records. ``report`` is told what is being done.
 
     Raises: ``UserError`` when the folder is not a complete run of ours, or its dataset cannot be had.
     """
+    report(f"reading {run_dir}")
     folder = RunFolder(run_dir)
     if not folder.exists:
         raise UserError(f"{run_dir}: no such run")
     manifest, records, images = folder.manifest(), folder.records(), folder.images()
+    report(f"reading {manifest.dataset} ({manifest.split})")
     dataset = load_dataset(manifest.dataset, manifest.split, manifest.n, data_dir=data_dir)
     if dataset.sha256 != manifest.data_sha256:
         raise UserError(f"{run_dir}: the images of {manifest.dataset} here are not those of the run (SHA-256 differs)")
@@ -58,14 +63,18 @@ def verify_run(run_dir: Path, *, device: str = "cpu", data_dir: Path | None = No
         row: dict[str, Any] = {"model": entry.name, "checked": 0, "outside": 0, "differing": 0, "note": _changed(entry)}
         mine = records[records["model"] == entry.name]
         if not row["note"]:
+            report(f"loading {entry.name}")
             model = replace(plan_model(entry.reference or entry.name), fixed_noise=entry.fixed_noise).load().to(device)
-            for label, adversarial, indices in _stored(images, entry, labels, mine):
+            stored = _stored(images, entry, labels, mine)
+            kept = sum(len(indices) for _, _, indices in stored)
+            for label, adversarial, indices in stored:
                 for part in indices.split(batch) if len(indices) else ():
                     x = dataset.images[part].to(device)
                     candidate = adversarial[part].to(device)
                     keys: list[Key] = [(manifest.seed, i, label, "repeat") for i in part.tolist()]
                     found = predictions(model, candidate, keys, entry.repeats)
                     row["checked"] += len(part)
+                    report(f"checking {entry.name}", row["checked"], kept)
                     row["outside"] += int((~threat.contains(x, candidate)).sum())
                     row["differing"] += int((found != _recorded(mine, label, part)).any(dim=1).sum())
         rows.append(row)
