@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import importlib
 import sys
+import warnings
 
 import click
 
 import rdc_bench
-from rdc_bench.errors import UserError, unknown_name
+from rdc_bench.errors import Notice, UserError, unknown_name
 
 COMMANDS = {
     "run": "attack models and store what came of it",
@@ -60,6 +61,10 @@ def group() -> None:
 
 def main() -> None:
     """Entry point: one clear line and exit code 2 for bad input, 130 for an interruption."""
+    show = warnings.showwarning
+    warnings.showwarning = lambda message, category, *where: (
+        click.echo(f"note: {message}", err=True) if issubclass(category, Notice) else show(message, category, *where)
+    )
     try:
         code = group.main(standalone_mode=False)
     except click.exceptions.Abort:
