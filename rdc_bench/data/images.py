@@ -103,6 +103,9 @@ def describe(shape: Shape) -> str:
 def _opened(raw: bytes, name: str) -> Iterator[Image.Image]:
     try:
         with Image.open(io.BytesIO(raw), formats=FORMATS) as image:
+            frames = getattr(image, "n_frames", 1)
+            if frames > 1:
+                raise UserError(f"{name}: holds {frames} frames; save the one that is meant as an image of its own")
             yield image
     except UserError:
         raise
@@ -112,9 +115,6 @@ def _opened(raw: bytes, name: str) -> Iterator[Image.Image]:
 
 def _plain(image: Image.Image, name: str) -> tuple[Image.Image, tuple[str, ...]]:
     """The same picture as opaque 8-bit grey (L) or RGB, and what had to be changed for it."""
-    frames = getattr(image, "n_frames", 1)
-    if frames > 1:
-        raise UserError(f"{name}: holds {frames} frames; save the one that is meant as an image of its own")
     changes = []
     if image.mode.startswith("I"):
         image = _eight_bits(image)

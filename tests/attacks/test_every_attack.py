@@ -127,7 +127,7 @@ def test_images_that_are_wrong_already_stay_wrong(
 
 
 @pytest.mark.parametrize(("name", "kind"), CASES)
-@pytest.mark.parametrize("shape", [(1, 20, 13), (2, 11, 14), (3, 11, 14), (3, 20, 13)], ids=str)
+@pytest.mark.parametrize("shape", [(1, 20, 13), (2, 11, 14), (3, 20, 13)], ids=str)
 def test_images_need_be_neither_grey_nor_square(name: str, kind: str, shape: tuple[int, int, int], attacked: Any) -> None:
     g = generator(name, shape[0])
     x = (1.6 * torch.rand(2, *shape, generator=g) - 0.3).clamp(0, 1)
