@@ -82,11 +82,11 @@ def _show_notices() -> None:
     """From now on a ``Notice`` is one line on stderr; other warnings look as Python shows them."""
     others = warnings.showwarning
 
-    def show(message: Warning | str, category: type[Warning], *where: Any) -> None:
+    def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
         if issubclass(category, Notice):
             click.echo(f"note: {message}", err=True)
         else:
-            others(message, category, *where)
+            others(message, category, *where, **more)
 
     warnings.showwarning = show
 
