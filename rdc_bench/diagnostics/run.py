@@ -95,9 +95,9 @@ def diagnose(
         surrogates = [baseline for baseline in baselines(card.dataset) if baseline != card.name]
     others = {planned.card.name: planned for planned in map(plan_model, surrogates)}
     report(f"reading {card.dataset} (test)")
-    dataset = load_dataset(card.dataset, "test", n, data_dir=data_dir)
+    dataset = load_dataset(card.dataset, "test", n, data_dir=data_dir, channels=card.image_shape[0])
     for model in (planned, *others.values()):
-        check_dataset(model.card, dataset.name, dataset.image_shape, len(dataset.classes))
+        check_dataset(model.card, dataset.name, dataset.image_shape, dataset.classes)
     report(f"loading {', '.join([card.name, *others])}")
     loaded = load_resolved(planned.found).to(device)
     rivals = {name: load_resolved(other.found).to(device) for name, other in others.items()}

@@ -84,10 +84,10 @@ class Job:
         if number >= self.num_classes:
             raise UserError(f"{option} = {number}: of {self.num_classes} classes, {self.num_classes - 1} are wrong")
 
-    def data(self, split: str) -> Dataset:
-        """A split of the job's dataset."""
+    def data(self, split: str, channels: int | None = None) -> Dataset:
+        """A split of the job's dataset; ``channels``: see :func:`rdc_bench.data.load_dataset`."""
         self.report(f"reading {self.dataset} ({split})")
-        return load_dataset(self.dataset, split, data_dir=self.data_dir, allow_download=self.allow_download)
+        return load_dataset(self.dataset, split, data_dir=self.data_dir, allow_download=self.allow_download, channels=channels)
 
     def fit(self, model: nn.Module, loss: Loss, data: Dataset) -> Trained:
         """Train, resuming from the job's checkpoint."""
@@ -294,7 +294,7 @@ def _publish(
             seed=job.schedule.seed,
             images=job.schedule.images,
             seconds=round(trained.seconds, 1),
-            data=data.source,
+            data=data.provenance,
             data_sha256=data.sha256,
             date=datetime.now(UTC).date().isoformat(),
             versions={"rdc_bench": importlib.metadata.version("rdc_bench"), "torch": torch.__version__},
@@ -334,7 +334,7 @@ def _statistics(data: Dataset) -> dict[str, list[float]]:
 
 def _accuracy(model: nn.Module, job: Job) -> float:
     """Clean accuracy on the first validation images, one draw each."""
-    data = job.data("validation")
+    data = job.data("validation", job.image_shape[0])
     n = min(len(data), VALIDATION_IMAGES)
     right, note = 0, ""
     for start in range(0, n, 50):
