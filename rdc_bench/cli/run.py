@@ -88,7 +88,8 @@ def command(
     from rdc_bench.api import run
     from rdc_bench.cli.progress import run_progress
     from rdc_bench.evaluation.run_set import RunSet
-    from rdc_bench.reporting.show import show_run, show_set
+    from rdc_bench.reporting import compare
+    from rdc_bench.reporting.show import show, show_set
 
     check_device(device)
     with run_progress() as progress:
@@ -105,7 +106,7 @@ def command(
     elif isinstance(result, RunSet):
         show_set(result.table, [run.path for run in result.runs])
     else:
-        show_run(result.path)
+        show(compare(result.path))
     ctx.exit(0 if result.complete else 1)
 
 

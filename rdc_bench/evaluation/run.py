@@ -28,7 +28,7 @@ from rdc_bench.evaluation.engines import Engine, find_engine
 from rdc_bench.evaluation.execute import Executor, Job, Span, Task
 from rdc_bench.evaluation.plan import Plan, PlannedModel, RunConfig, make_plan
 from rdc_bench.global_generators import preserved
-from rdc_bench.results.diagnosis import masked
+from rdc_bench.results.diagnosis import failed_diagnoses, masked
 from rdc_bench.results.schema import CLEAN, AttackEntry, Failure, Manifest, ModelEntry, RunStatus
 from rdc_bench.results.store import RunFolder, Shard
 from rdc_bench.results.summary import SENSES, ModelSummary, summarize
@@ -73,7 +73,7 @@ class RunResult:
     def as_json(self) -> dict[str, Any]:
         """The document that ``rdc-bench run --json`` prints."""
         m = self.manifest
-        found = masked(self.path.parent, m.models)
+        found = masked(failed_diagnoses(self.path.parent), m.models)
         return {
             "run": str(self.path),
             "status": m.status,
@@ -101,6 +101,7 @@ def flat(summary: ModelSummary) -> dict[str, Any]:
         "undecided": summary.undecided,
         "nfe_per_image": summary.nfe_per_image,
         "seconds_per_image": summary.seconds_per_image,
+        "upper_bound": summary.upper_bound,
     }
 
 

@@ -32,7 +32,10 @@ class AttackSummary(NamedTuple):
 
 
 class ModelSummary(NamedTuple):
-    """One model of a run. ``robust_images``: per image, in index order, whether it is robust in the worst case."""
+    """One model of a run. ``robust_images``: per image, in index order, whether it is robust in the worst case.
+
+    ``doubts``: why the attacks may have been misled, a reason in one line each. With any, robust accuracies are upper bounds.
+    """
 
     model: str
     title: str
@@ -47,6 +50,12 @@ class ModelSummary(NamedTuple):
     nfe_per_image: float
     seconds_per_image: float
     robust_images: np.ndarray
+    doubts: tuple[str, ...] = ()
+
+    @property
+    def upper_bound(self) -> bool:
+        """Whether robust accuracies are to be read as upper bounds alone."""
+        return bool(self.doubts)
 
     def as_json(self) -> dict[str, Any]:
         """The object that ``run --json`` and ``report --json`` print for a model."""
@@ -62,6 +71,8 @@ class ModelSummary(NamedTuple):
             },
             "nfe_per_image": self.nfe_per_image,
             "seconds_per_image": self.seconds_per_image,
+            "upper_bound": self.upper_bound,
+            "doubts": list(self.doubts),
         }
 
 
