@@ -43,7 +43,7 @@ def print_table(console: Console, frame: pd.DataFrame, title: str, needed: Seque
         console.print(_table(frame[[name, *(column for column in others if column in part)]]), crop=False)
     for column in others:
         if column not in short:
-            _print_list(console, column, frame[name], frame[column])
+            _print_list(console, column, frame[name].tolist(), frame[column].tolist())
 
 
 def print_line(console: Console, text: str, style: str = "", indent: str = "") -> None:
