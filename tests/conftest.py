@@ -50,8 +50,8 @@ def registered():
             rdc_bench.model(name, dataset="fashion-mnist", image_shape=SHAPE, num_classes=10)(factory)
 
         @staticmethod
-        def attack(name, function, threats=("linf", "l2")):
-            rdc_bench.attack(name, threats=list(threats))(function)
+        def attack(name, function, threats=("linf", "l2"), gradient="black-box"):
+            rdc_bench.attack(name, threats=list(threats), gradient=gradient)(function)
 
     yield Registered
     MODELS._entries, ATTACKS._entries = before

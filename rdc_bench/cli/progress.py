@@ -24,7 +24,8 @@ def run_progress() -> Iterator[Callable[[Step], None]]:
     with _bar("evaluating") as update:
 
         def show(step: Step) -> None:
-            robust = f"{step.robust}/{step.judged} right ({step.robust / step.judged:.0%})"
+            share = f" ({step.robust / step.judged:.0%})" if step.judged else ""  # a witness may have been shown nothing
+            robust = f"{step.robust}/{step.judged} right{share}"
             update(step.done, step.total, f"{step.threat} · {step.model} · {step.attack}: {robust}")
 
         yield show

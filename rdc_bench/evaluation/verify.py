@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from rdc_bench.evaluation.judge import predictions
 from rdc_bench.evaluation.plan import plan_model
 from rdc_bench.precision import full_float32
 from rdc_bench.randomness import Key
-from rdc_bench.results.schema import Manifest, ModelEntry
+from rdc_bench.results.schema import ModelEntry
 from rdc_bench.results.store import RunFolder
 from rdc_bench.threats import make_threat
 
@@ -51,13 +52,14 @@ def verify_run(run_dir: Path, *, device: str = "cpu", data_dir: Path | None = No
     if dataset.sha256 != manifest.data_sha256:
         raise UserError(f"{run_dir}: the images of {manifest.dataset} here are not those of the run (SHA-256 differs)")
     threat, _ = make_threat(manifest.threat, manifest.eps, dataset.image_shape)
+    labels = [attack.label for attack in manifest.attacks]
     rows = []
     for entry in manifest.models:
         row: dict[str, Any] = {"model": entry.name, "checked": 0, "outside": 0, "differing": 0, "note": _changed(entry)}
         mine = records[records["model"] == entry.name]
         if not row["note"]:
             model = replace(plan_model(entry.reference or entry.name), fixed_noise=entry.fixed_noise).load().to(device)
-            for label, adversarial, indices in _stored(images, entry, manifest):
+            for label, adversarial, indices in _stored(images, entry, labels, mine):
                 for part in indices.split(batch) if len(indices) else ():
                     x = dataset.images[part].to(device)
                     candidate = adversarial[part].to(device)
@@ -81,15 +83,20 @@ def _changed(entry: ModelEntry) -> str:
     return ""
 
 
-def _stored(images: dict[str, Tensor], entry: ModelEntry, manifest: Manifest) -> list[tuple[str, Tensor, Tensor]]:
-    """(attack, images of the whole run, indices to check) for everything that was kept of a model."""
-    labels = [attack.label for attack in manifest.attacks]
+def _stored(
+    images: dict[str, Tensor], entry: ModelEntry, labels: Sequence[str], records: pd.DataFrame
+) -> list[tuple[str, Tensor, Tensor]]:
+    """(attack, images of the whole run, indices to check) for everything that was kept of a model with these ``records``."""
     if entry.name in images:
         worst = images[f"{entry.name}/attack"]
         return [(label, images[entry.name], (worst == i).nonzero()[:, 0]) for i, label in enumerate(labels)]
-    bad = {(f.attack, f.index) for f in manifest.failures if f.model == entry.name}
+    judged = records[records["status"] == "ok"]
     return [
-        (label, images[f"{entry.name}/{label}"], torch.tensor([i for i in range(manifest.n) if (label, i) not in bad]).long())
+        (
+            label,
+            images[f"{entry.name}/{label}"],
+            torch.tensor(sorted(set(judged.loc[judged["attack"] == label, "index"]))).long(),
+        )
         for label in labels
     ]
 

@@ -83,6 +83,7 @@ def reproduce(
             repeats=recipe.repeats,
             seed=recipe.seed,
             profile=recipe.profile,
+            witness=recipe.witness,
             out=folder,
             progress=progress,
             **more,
