@@ -91,15 +91,17 @@ def command(
       rdc-bench run --plugin my_attack.py --attack my-attack
       rdc-bench run --profile standard --engine ray
     """
-    from rdc_bench.api import run
     from rdc_bench.cli.progress import run_progress
-    from rdc_bench.evaluation.run_set import RunSet
+
+    with run_progress() as progress:
+        from rdc_bench.api import run
+        from rdc_bench.evaluation.run_set import RunSet
+
+        check_device(device)
+        result = run(device=device, attack_options=_parsed(attack_args), allow_download=download, progress=progress, **options)
     from rdc_bench.reporting import compare
     from rdc_bench.reporting.show import show, show_set
 
-    check_device(device)
-    with run_progress() as progress:
-        result = run(device=device, attack_options=_parsed(attack_args), allow_download=download, progress=progress, **options)
     runs = result.runs if isinstance(result, RunSet) else [result]
     for entry in runs[0].manifest.models:
         if entry.sources:

@@ -7,8 +7,9 @@ early takes less.
 
 from __future__ import annotations
 
+import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -17,8 +18,10 @@ from torch import Tensor, nn
 from rdc_bench.attacks import ATTACKS, source_names
 from rdc_bench.attacks.ensemble import stages
 from rdc_bench.attacks.square import REFRESH
+from rdc_bench.attacks.transfer import MAKERS
 from rdc_bench.evaluation.metering import metered
 from rdc_bench.evaluation.plan import Plan, PlannedAttack
+from rdc_bench.evaluation.witness import CHEAP, LEAST, PASSES, SHARE
 from rdc_bench.global_generators import model_apart, preserved
 from rdc_bench.precision import full_float32
 from rdc_bench.randomness import draws_for
@@ -38,11 +41,6 @@ class Calls(NamedTuple):
     forward: float = 0.0
     backward: float = 0.0
 
-    def __add__(self, other: object) -> Calls:
-        """Both, one after the other."""
-        assert isinstance(other, Calls)
-        return Calls(self.forward + other.forward, self.backward + other.backward)
-
     @property
     def plain(self) -> float:
         """Passes forward that no gradient needs. A gradient for each of K classes goes back K times after one pass."""
@@ -50,10 +48,11 @@ class Calls(NamedTuple):
 
 
 class Subject(NamedTuple):
-    """What the calls of an attack depend on besides its options. ``classes``: their number K."""
+    """What the calls of an attack depend on besides its options. ``classes``: their number K. ``kind``: the threat's."""
 
     stochastic: bool
     classes: int
+    kind: str
 
 
 class Pass(NamedTuple):
@@ -80,6 +79,11 @@ class AttackEstimate(NamedTuple):
     nfe_backward: float | None = None
     seconds: float | None = None
 
+    @property
+    def nfe(self) -> float:
+        """Network evaluations forward and backward, as far as they are known."""
+        return (self.nfe_forward or 0.0) + (self.nfe_backward or 0.0)
+
 
 class ModelEstimate(NamedTuple):
     """A model under all attacks of a plan, the clean evaluation first."""
@@ -99,6 +103,13 @@ class ModelEstimate(NamedTuple):
 
 
 Options = Mapping[str, Any]
+Formula = Callable[[Options, Subject], Calls | None]
+
+
+def _sum(parts: Iterable[Calls | None]) -> Calls | None:
+    """All of them, one after the other; None where one is not known."""
+    known = list(parts)
+    return None if None in known else Calls(*(sum(counts) for counts in zip(*(part for part in known if part), strict=True)))
 
 
 def _gradients(count: float) -> Calls:
@@ -111,12 +122,14 @@ def _ascent(o: Options, subject: Subject) -> Calls:
 
 
 def _apgd(o: Options, subject: Subject) -> Calls:
-    return Calls(o["eot"]) + _ascent(o, subject)
+    gradients = _ascent(o, subject).backward
+    return Calls(o["eot"] + gradients, gradients)
 
 
 def _apgd_targeted(o: Options, subject: Subject) -> Calls:
     targets = min(o["n_target_classes"], subject.classes - 1)
-    return Calls(o["eot"]) + _gradients(targets * _ascent(o, subject).backward)
+    gradients = targets * _ascent(o, subject).backward
+    return Calls(o["eot"] + gradients, gradients)
 
 
 def _selective(o: Options, subject: Subject) -> Calls:
@@ -150,36 +163,49 @@ def _square_eot(o: Options, subject: Subject) -> Calls:
     return Calls((1 + o["queries"] + o["queries"] // REFRESH) * o["eot"])
 
 
-def _autoattack(restarts: Mapping[str, int]) -> Callable[[Options, Subject], Calls]:
+def _autoattack(restarts: Mapping[str, int]) -> Formula:
     """A version of AutoAttack: its attacks with the restarts of each, all at the lengths that the library gives them."""
     usual = {"steps": 100, "queries": 5000, "n_target_classes": 9, "eot": 1}
 
-    def formula(o: Options, subject: Subject) -> Calls:
-        parts = [FORMULAS[name]({**usual, **o, "restarts": count}, subject) for name, count in restarts.items()]
-        return Calls(*map(sum, zip(*parts, strict=True)))
+    def formula(o: Options, subject: Subject) -> Calls | None:
+        return _sum(FORMULAS[name]({**usual, **o, "restarts": count}, subject) for name, count in restarts.items())
 
     return formula
 
 
-def _ensemble(o: Options, subject: Subject) -> Calls:
+def _ensemble(o: Options, subject: Subject) -> Calls | None:
     """All stages but the search for those images on which gradients fail, of which there should be none."""
     checks = o["checks"] if subject.stochastic else 1
-    total = Calls(checks) + _gradients(1)
+    parts: list[Calls | None] = [Calls(checks + 1, 1)]
     chosen = {name: o[name] for name in ("steps", "queries", "eot", "gradient")}
     for stage in stages(subject.classes, subject.stochastic, **chosen):
         if not stage.blind:
             attack = ATTACKS.get(stage.attack)
-            total += FORMULAS[stage.attack](attack.options(stage.options), subject) + Calls(checks)
-    return total
+            parts += [FORMULAS[stage.attack](attack.options(stage.options), subject), Calls(checks)]
+    return _sum(parts)
 
 
 def _transfer(o: Options, subject: Subject) -> Calls:
     """On the model itself. What it costs on its sources is added by :func:`estimate`."""
-    return Calls(o["eot"] * (1 + len(source_names(o["sources"]))))
+    return Calls(0 if o["together"] else o["eot"] * (1 + len(source_names(o["sources"]))))
+
+
+def _made(o: Options, subject: Subject) -> Calls | None:
+    """The threat's own attack, which others carry out on something else than the model."""
+    maker = MAKERS[subject.kind]
+    name = f"apgd-{o.get('loss', 'margin')}" if maker == "apgd" else maker
+    attack = ATTACKS.get(name)
+    given = {option: value for option, value in o.items() if option in ("steps", "loss") and option in attack.defaults}
+    return FORMULAS[name](attack.options(given), subject) if name in FORMULAS else None
+
+
+def _nes(o: Options, subject: Subject) -> Calls | None:
+    made = _made(o, subject)
+    return made and Calls(made.forward + 2 * o["pairs"] * made.backward)
 
 
 #: How often each attack calls the model for an image that stands to the end.
-FORMULAS: dict[str, Callable[[Options, Subject], Calls]] = {
+FORMULAS: dict[str, Formula] = {
     "fgsm": lambda o, subject: _gradients(o["eot"]),
     **dict.fromkeys(("pgd", "apgd-l1", "lagrange", "stadv"), _ascent),
     **dict.fromkeys(("recolor", "elastic", "jpeg", "fog", "snow", "gabor", "low-frequency", "rotation-translation"), _ascent),
@@ -197,6 +223,7 @@ FORMULAS: dict[str, Callable[[Options, Subject], Calls]] = {
     "autoattack-rand": _autoattack({"apgd-ce": 1, "apgd-dlr": 1}),
     "ensemble": _ensemble,
     "transfer": _transfer,
+    "nes": _nes,
     "rotation-translation-grid": lambda o, subject: Calls(o["rotations"] * o["translations"] ** 2 * o["eot"]),
     "rotation-translation-random": lambda o, subject: Calls(o["queries"] * o["eot"]),
 }
@@ -222,12 +249,23 @@ def estimate(
     estimates = []
     for number, model in enumerate(plan.models):
         rate = rates[model.name]
-        found = []
+        found: list[AttackEstimate] = []
         for place, attack in enumerate([None, *plan.attacks]):
             images = len(plan.dataset) if left is None else left[number, place]
+            if attack and attack.witness and rate:
+                images = min(images, _witnessed(attack, rate, sum(each.nfe for each in found)))
             found.append(_estimate(plan, model.card.num_classes, attack, rate, rates, images))
         estimates.append(ModelEstimate(model.name, found))
     return estimates
+
+
+def _witnessed(witness: PlannedAttack, rate: Rates, spent: float) -> int:
+    """How many images a witness will be shown, at most; ``spent``: network evaluations on all other attacks."""
+    if witness.if_doubted:  # there should be none
+        return 0
+    if rate.plain.nfe_forward <= CHEAP or witness.sources:
+        return sys.maxsize
+    return max(LEAST, round(SHARE * spent / (PASSES * rate.plain.nfe_forward)))
 
 
 def _estimate(
@@ -243,17 +281,18 @@ def _estimate(
         return AttackEstimate(label, 0.0, 0.0, 0.0)
     if rate is None:
         return AttackEstimate(label)
-    judging = Calls(plan.repeats if rate.stochastic else 1)
-    made = calls(attack, Subject(rate.stochastic, classes)) if attack else Calls()
-    if made is None:
+    judged = Calls(plan.repeats if rate.stochastic else 1)
+    subject = Subject(rate.stochastic, classes, plan.threat.kind)
+    made = calls(attack, subject) if attack else Calls()
+    total = _sum([made, judged])
+    if total is None:
         return AttackEstimate(label)
-    total = made + judging
     seconds = total.plain * rate.plain.seconds + total.backward * rate.gradient.seconds
-    for source in attack.sources if attack else ():
-        of_source = rates.get(source.name)
-        if of_source is None or attack is None:
+    if attack and attack.sources:
+        of_sources, on_each = [rates.get(source.name) for source in attack.sources], _made(attack.options, subject)
+        if on_each is None or None in of_sources:
             return AttackEstimate(label)
-        seconds += (attack.options["steps"] + 2) * of_source.gradient.seconds
+        seconds += sum(on_each.backward * source.gradient.seconds for source in of_sources if source)
     return AttackEstimate(
         label,
         images * (total.plain * rate.plain.nfe_forward + total.backward * rate.gradient.nfe_forward),

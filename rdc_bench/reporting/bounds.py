@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from rdc_bench.results.summary import ModelSummary
+from rdc_bench.results.trust import NEXT
 
 #: Before a figure that the truth may be below.
 UPPER = "≤"
@@ -18,10 +19,7 @@ def bounded(text: str, *summaries: ModelSummary) -> str:
 def footnotes(summaries: Iterable[ModelSummary]) -> list[str]:
     """What the mark means: a line for every model and doubt, with the next step."""
     doubts = dict.fromkeys((summary.model, doubt) for summary in summaries for doubt in summary.doubts)
-    return [
-        f"{UPPER} upper bound: {model}: {doubt}; next: `rdc-bench diagnose {model}` (docs/diagnose.md)"
-        for model, doubt in doubts
-    ]
+    return [f"{UPPER} upper bound: {model}: {doubt}; {NEXT}" for model, doubt in doubts]
 
 
 def doubt_columns(summary: ModelSummary) -> dict[str, bool | str]:

@@ -44,15 +44,21 @@ def main_rows(table: RunTable) -> pd.DataFrame:
 
 
 def attack_rows(table: RunTable) -> pd.DataFrame:
-    """Per model and attack, ``avg / majority / worst`` in %, with the attacks that did not run through marked."""
+    """Per model and attack, ``avg / majority / worst`` in %, with the attacks that did not run through marked.
+
+    Of a witness, what it broke of the images that it was shown.
+    """
     rows = []
     for m in table.models:
         row = {"model": _marked(table, m)}
         for name, a in m.attacks.items():
             mark = "" if a.status == "ok" else f" ({a.failed} {a.status})"
-            row[name] = bounded(" / ".join(getattr(a, sense).span for sense in _senses(table)) + mark, m)
+            if a.witnessed:
+                row[name] = f"broke {a.witnessed.broke} of {a.witnessed.tried}{mark}"
+            else:
+                row[name] = bounded(" / ".join(getattr(a, sense).span for sense in _senses(table)) + mark, m)
         rows.append(row)
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).fillna("–")  # a witness was not shown images of every model
 
 
 #: Beside the name of a model whose diagnosis failed.

@@ -82,6 +82,10 @@ class RunFolder:
             return None
         return Shard(table.to_pylist(), images)
 
+    def has_shard(self, name: str) -> bool:
+        """Whether there is a file for a finished shard, which may yet be found damaged."""
+        return self._shard(name, "parquet").is_file()
+
     def write_shard(self, name: str, shard: Shard) -> None:
         """Store a finished shard; the table comes last and marks it complete."""
         write_atomically(self._shard(name, "safetensors"), safetensors.torch.save(shard.images))

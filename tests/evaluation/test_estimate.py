@@ -66,7 +66,7 @@ def test_calls_are_those_that_the_attack_makes(name: str, stochastic: bool) -> N
     x = torch.rand(1, *SHAPE, generator=torch.Generator().manual_seed(1))
     with metered(model) as meter, draws_for([("test", 0)]):
         attack.function(model, x, torch.zeros(1, dtype=torch.long), threat, generators=[generator("test")], **options)
-    expected = calls(PlannedAttack(attack, options, "rdc_bench"), Subject(stochastic, CLASSES))
+    expected = calls(PlannedAttack(attack, options, "rdc_bench"), Subject(stochastic, CLASSES, threat.kind))
     assert expected is not None
     assert expected.backward == meter.backward
     assert expected.forward == pytest.approx(meter.forward, abs=15, rel=0.01)  # AutoAttack looks at the image between its parts
@@ -78,7 +78,7 @@ def test_nothing_is_guessed_of_an_attack_from_elsewhere(registered) -> None:
 
     registered.attack("mine", pgd_like)
     mine = ATTACKS.get("mine")
-    assert calls(PlannedAttack(mine, mine.options({}), "test"), Subject(False, 10)) is None
+    assert calls(PlannedAttack(mine, mine.options({}), "test"), Subject(False, 10, "linf")) is None
 
 
 RATES = Rates(False, Pass(0.1, 2.0, 0.0), Pass(0.5, 3.0, 4.0))
@@ -120,7 +120,7 @@ def test_what_is_not_known_is_said(toys, registered) -> None:
 def test_transfer_pays_for_its_sources(toys) -> None:
     plan = plan_of(["toy"], attacks=("transfer",), attack_options={"sources": "noisy", "steps": 10})
     (model,) = estimate(plan, {"toy": RATES, "noisy": RATES})
-    assert model.attacks[1].seconds == pytest.approx(5 * (12 * 0.5 + 3 * 0.1))
+    assert model.attacks[1].seconds == pytest.approx(5 * (11 * 0.5 + 3 * 0.1))
     (model,) = estimate(plan, {"toy": RATES, "noisy": None})
     assert model.unknown == ["transfer"]
 

@@ -53,7 +53,7 @@ def test_tables_mark_the_figures_and_say_why(doubted) -> None:
     for text in (console.export_text(), markdown(doubted)):
         lines = text.splitlines()
         (note,) = {line for line in lines if line.startswith("≤ upper bound: ")}
-        assert note.startswith(f"≤ upper bound: toy: {DOUBT}; next: `rdc-bench diagnose toy`")
+        assert note.startswith(f"≤ upper bound: toy: {DOUBT}; see `rdc-bench diagnose`")
         marked = [line for line in lines if "≤" in line and line != note]
         assert marked
         assert all("toy" in line or line.strip("| ").startswith(("linf", "all")) for line in marked)
