@@ -39,7 +39,7 @@ def test_everything_that_will_be_done_is_said(told, toys, tmp_path) -> None:
 
 
 def test_a_finished_run_says_so_and_where_it_is(told, toys, tmp_path) -> None:
-    run = rdc_bench.run(models=["toy"], attacks=["fgsm"], n=3, out=tmp_path)
+    run = rdc_bench.run(models=["toy"], attacks=["fgsm"], n=3, repeats=3, out=tmp_path)
     assert told(models=["toy"], attacks=["fgsm"], n=3, out=tmp_path) == f"already complete: {run.path}"
 
 
