@@ -28,9 +28,12 @@ ROUNDING = 64
 
 
 def disagreement(measured: Tensor, predicted: Tensor) -> Tensor:
-    """``|measured − predicted| / (|measured| + |predicted|)``, in [0, 1]: 0 where both are zero, 1 where the signs differ."""
+    """``|measured − predicted| / (|measured| + |predicted|)``, in [0, 1].
+
+    It is 0 where both are zero, and 1 where their signs differ or one of them is NaN.
+    """
     size = measured.abs() + predicted.abs()
-    return torch.where(size > 0, (measured - predicted).abs() / size, torch.zeros_like(size)).nan_to_num(nan=1.0)
+    return torch.where(size == 0, torch.zeros_like(size), (measured - predicted).abs() / size).nan_to_num(nan=1.0)
 
 
 def slope_errors(model: nn.Module, points: Tensor, y: Tensor, keys: Sequence[Key], reach: float) -> Tensor:

@@ -91,14 +91,8 @@ def _stored(
         worst = images[f"{entry.name}/attack"]
         return [(label, images[entry.name], (worst == i).nonzero()[:, 0]) for i, label in enumerate(labels)]
     judged = records[records["status"] == "ok"]
-    return [
-        (
-            label,
-            images[f"{entry.name}/{label}"],
-            torch.tensor(sorted(set(judged.loc[judged["attack"] == label, "index"]))).long(),
-        )
-        for label in labels
-    ]
+    indices = {label: sorted(set(rows["index"])) for label, rows in judged.groupby("attack")}
+    return [(label, images[f"{entry.name}/{label}"], torch.tensor(indices.get(label, [])).long()) for label in labels]
 
 
 def _recorded(records: pd.DataFrame, label: str, indices: Tensor) -> Tensor:

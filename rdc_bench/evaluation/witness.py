@@ -16,7 +16,7 @@ from rdc_bench.results.schema import CLEAN, AttackEntry
 from rdc_bench.results.trust import path_doubts, standing
 
 #: Network evaluations per image up to which a model is cheap.
-CHEAP = 1.0
+CHEAP = 4.0
 #: A witness may take this share of what the other attacks took on a dear model, which is a third of them all ...
 SHARE = 0.5
 #: ... at this many passes an image (it takes 1,000 to 9,000), ...

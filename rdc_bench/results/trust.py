@@ -42,6 +42,8 @@ def path_doubts(records: pd.DataFrame, attacks: Sequence[AttackEntry]) -> list[s
     """What speaks against the gradients along the attacks' paths, from the rows of one model: a line per attack and sign."""
     doubts = []
     for attack in attacks:
+        if attack.witness:  # it needs none
+            continue
         rows = records[(records["attack"] == attack.label) & (records["repeat"] == 0)]
         checked = rows["slope_error"].dropna().astype(float)
         wrong = int((checked > TOLERANCE).sum())
