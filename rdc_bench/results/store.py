@@ -11,18 +11,20 @@ import io
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-import safetensors.torch
 from pydantic import ValidationError
 from safetensors import SafetensorError
-from torch import Tensor
 
 from rdc_bench.errors import UserError
 from rdc_bench.files import write_atomically
 from rdc_bench.results.schema import RECORDS, Manifest
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MANIFEST, TABLE, IMAGES = "run.json", "records.parquet", "adversarial.safetensors"
 
@@ -77,7 +79,7 @@ class RunFolder:
         """A finished shard, or None. A damaged one counts as not finished: its work is done again."""
         try:
             table = pq.read_table(self._shard(name, "parquet"), schema=RECORDS)
-            images = safetensors.torch.load_file(self._shard(name, "safetensors"))
+            images = _images(self._shard(name, "safetensors").read_bytes())
         except (OSError, pa.ArrowException, SafetensorError):
             return None
         return Shard(table.to_pylist(), images)
@@ -88,12 +90,12 @@ class RunFolder:
 
     def write_shard(self, name: str, shard: Shard) -> None:
         """Store a finished shard; the table comes last and marks it complete."""
-        write_atomically(self._shard(name, "safetensors"), safetensors.torch.save(shard.images))
+        write_atomically(self._shard(name, "safetensors"), _bytes(shard.images))
         write_atomically(self._shard(name, "parquet"), _parquet(shard.rows))
 
     def finish(self, rows: list[dict], images: dict[str, Tensor], manifest: Manifest) -> None:
         """Write the merged results, then the manifest that vouches for them, and drop the shards."""
-        contents = {TABLE: _parquet(rows), IMAGES: safetensors.torch.save(images)}
+        contents = {TABLE: _parquet(rows), IMAGES: _bytes(images)}
         for name, content in contents.items():
             write_atomically(self.path / name, content)
         hashes = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
@@ -106,7 +108,7 @@ class RunFolder:
 
     def images(self) -> dict[str, Tensor]:
         """The stored adversarial images of a complete run, checked against the manifest's SHA-256."""
-        return safetensors.torch.load(self._checked(IMAGES))
+        return _images(self._checked(IMAGES))
 
     def _checked(self, name: str) -> bytes:
         expected = self.manifest().files.get(name)
@@ -140,3 +142,15 @@ def _parquet(rows: list[dict]) -> bytes:
     buffer = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(rows, schema=RECORDS), buffer, compression="zstd")
     return buffer.getvalue()
+
+
+def _images(content: bytes) -> dict[str, Tensor]:
+    import safetensors.torch  # imports torch, which tables do without
+
+    return safetensors.torch.load(content)
+
+
+def _bytes(images: dict[str, Tensor]) -> bytes:
+    import safetensors.torch
+
+    return safetensors.torch.save(images)
