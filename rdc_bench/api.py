@@ -14,7 +14,7 @@ from rdc_bench.evaluation.run import Progress, RunResult
 from rdc_bench.evaluation.run import run as _run
 from rdc_bench.evaluation.run_set import RunSet, run_set
 from rdc_bench.evaluation.verify import Verification, verify_run
-from rdc_bench.reporting import Format, write_report
+from rdc_bench.reporting import Format, check_report, compare, write_report
 from rdc_bench.threats import SETS
 
 __all__ = ["report", "run", "verify"]
@@ -82,7 +82,8 @@ def report(
     results: str | Path = "results", out: str | Path = "results/report", formats: Sequence[Format] = ("markdown", "csv", "png")
 ) -> list[Path]:
     """Write tables (Markdown, CSV) and a figure per run of all complete runs under ``results``; returns the paths written."""
-    return write_report(Path(results), Path(out), formats)
+    check_report(Path(out), formats)
+    return write_report(compare(Path(results)), Path(out), formats)
 
 
 def verify(run_dir: str | Path, **options: Any) -> Verification:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import importlib.metadata
+import logging
 import platform
 import shlex
 import subprocess
@@ -24,15 +25,18 @@ from torch import Tensor
 import rdc_bench
 from rdc_bench.attacks.gradient import gradient_kind
 from rdc_bench.errors import UserError
+from rdc_bench.evaluation.announce import announce
 from rdc_bench.evaluation.engines import Engine, find_engine
 from rdc_bench.evaluation.execute import Executor, Given, Job, Span, Task
 from rdc_bench.evaluation.plan import Plan, PlannedAttack, PlannedModel, RunConfig, make_plan
 from rdc_bench.evaluation.witness import chosen
 from rdc_bench.global_generators import preserved
-from rdc_bench.results.diagnosis import masked
+from rdc_bench.results.diagnosis import failed_diagnoses, masked
 from rdc_bench.results.schema import CLEAN, Failure, Manifest, ModelEntry, RunStatus
 from rdc_bench.results.store import RunFolder, Shard
 from rdc_bench.results.summary import SENSES, ModelSummary, summarize
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,7 @@ class RunResult:
     def as_json(self) -> dict[str, Any]:
         """The document that ``rdc-bench run --json`` prints."""
         m = self.manifest
-        found = masked(self.path.parent, m.models)
+        found = masked(failed_diagnoses(self.path.parent), m.models)
         return {
             "run": str(self.path),
             "status": m.status,
@@ -102,6 +106,7 @@ def flat(summary: ModelSummary) -> dict[str, Any]:
         "undecided": summary.undecided,
         "nfe_per_image": summary.nfe_per_image,
         "seconds_per_image": summary.seconds_per_image,
+        "upper_bound": summary.upper_bound,
     }
 
 
@@ -111,13 +116,15 @@ def run(config: RunConfig, progress: Progress = lambda step: None) -> RunResult:
     Raises: ``UserError`` for bad input, before anything is computed; ``KeyboardInterrupt`` after saving what was done.
     """
     find_engine(config.engine)  # which may be unknown or not installed: before data are looked for
-    return carry_out(make_plan(config), progress)
+    plan = make_plan(config)
+    announce([(plan, folder_of(plan))], jobs)
+    return carry_out(plan, progress)
 
 
 def carry_out(plan: Plan, progress: Progress) -> RunResult:
     """Evaluate a plan, as :func:`run` does."""
     engine = find_engine(plan.config.engine)
-    folder = _folder(plan)
+    folder = folder_of(plan)
     if folder.exists and folder.manifest().files:
         return read_run(folder)
     began = time.monotonic()
@@ -133,6 +140,7 @@ def carry_out(plan: Plan, progress: Progress) -> RunResult:
     except KeyboardInterrupt:
         folder.write_manifest(stamped("interrupted"))
         raise
+    log.debug("merging the shards")
     rows, images = _merged(plan, folder, entries)
     failures = _failures(rows)
     final = stamped("complete with failures" if failures else "complete")
@@ -150,7 +158,7 @@ def read_run(folder: RunFolder) -> RunResult:
     return RunResult(folder.path, manifest, summarize(manifest, folder.records()))
 
 
-def _folder(plan: Plan) -> RunFolder:
+def folder_of(plan: Plan) -> RunFolder:
     """Where the run lives: the latest folder of this plan, or the next free one for ``fresh``."""
     out = plan.config.out
     if out.exists() and not out.is_dir():
@@ -305,6 +313,12 @@ def work(plan: Plan) -> int:
     return len(plan.models) * len(plan.dataset) * (1 + len(plan.attacks))
 
 
+def jobs(plan: Plan, model: int, stochastic: bool) -> list[Job]:
+    """Every shard of a model."""
+    spans = list(_spans(len(plan.dataset), SHARD[stochastic]))
+    return [Job(model, attack, *span) for attack in range(1 + len(plan.attacks)) for span in spans]
+
+
 def _failures(rows: list[dict]) -> list[Failure]:
     return [
         Failure(**{field: row[field] for field in ("model", "attack", "index", "status", "reason")})
@@ -314,6 +328,7 @@ def _failures(rows: list[dict]) -> list[Failure]:
 
 
 def _loaded(plan: Plan, planned: PlannedModel) -> tuple[Executor, ModelEntry]:
+    log.debug("loading %s", planned.name)
     device = torch.device(plan.config.device)
     with preserved(device):  # a network that is made draws its first weights, though others take their place
         model = planned.load()

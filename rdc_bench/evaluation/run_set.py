@@ -9,9 +9,10 @@ from typing import Any
 
 import pandas as pd
 
+from rdc_bench.evaluation.announce import announce
 from rdc_bench.evaluation.engines import find_engine
 from rdc_bench.evaluation.plan import RunConfig, Skipped, make_plan_set
-from rdc_bench.evaluation.run import Progress, RunResult, Step, carry_out, work
+from rdc_bench.evaluation.run import Progress, RunResult, Step, carry_out, folder_of, jobs, work
 from rdc_bench.results.across import SideBySide, StoredRun, side_by_side
 from rdc_bench.results.statistics import Rate
 from rdc_bench.results.store import RunFolder
@@ -71,6 +72,7 @@ def run_set(config: RunConfig, progress: Progress = lambda step: None) -> RunSet
     """
     find_engine(config.engine)  # which may be unknown or not installed: before data are looked for
     planned = make_plan_set(config)
+    announce([(plan, folder_of(plan)) for plan in planned.plans], jobs)
     total = sum(work(plan) for plan in planned.plans)
     runs: list[RunResult] = []
     done = 0

@@ -9,6 +9,7 @@ from typing import Any
 from rdc_bench.api import run
 from rdc_bench.evaluation.run import Progress, RunResult
 from rdc_bench.files import write_atomically
+from rdc_bench.reporting.bounds import footnotes
 from rdc_bench.reproduction.recipe import Recipe, Step, find_recipe
 from rdc_bench.reproduction.table import ALL, Done, Row, long_table, rows_of, table
 from rdc_bench.reproduction.variants import write_variant
@@ -31,6 +32,11 @@ class Reproduction:
         """What was done, in one line."""
         r = self.recipe
         return f"{r.title} · {r.dataset} · {r.threat} · eps {r.eps} · first {self.n} test images · {r.repeats} repeats"
+
+    @property
+    def footnotes(self) -> list[str]:
+        """What the marks in the table mean, if there are any."""
+        return footnotes(row.together for row in self.rows)
 
     def as_json(self) -> dict[str, Any]:
         """The document that ``rdc-bench reproduce --json`` prints."""
@@ -115,6 +121,7 @@ def _markdown(told: Reproduction) -> str:
         "Accuracies in %, average / worst of the repeats; where one stands alone, with its Wilson 95 % interval. "
         f"*{ALL}*: images that no step broke.",
         table(told.rows).to_markdown(index=False, disable_numparse=True),
+        *told.footnotes,
         "Steps:\n\n" + "\n".join(steps),
     ]
     if variants:

@@ -11,18 +11,20 @@ import io
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-import safetensors.torch
 from pydantic import ValidationError
 from safetensors import SafetensorError
-from torch import Tensor
 
 from rdc_bench.errors import UserError
 from rdc_bench.files import write_atomically
 from rdc_bench.results.schema import RECORDS, Manifest
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MANIFEST, TABLE, IMAGES = "run.json", "records.parquet", "adversarial.safetensors"
 
@@ -77,10 +79,14 @@ class RunFolder:
         """A finished shard, or None. A damaged one counts as not finished: its work is done again."""
         try:
             table = pq.read_table(self._shard(name, "parquet"), schema=RECORDS)
-            images = safetensors.torch.load_file(self._shard(name, "safetensors"))
+            images = _images(self._shard(name, "safetensors").read_bytes())
         except (OSError, pa.ArrowException, SafetensorError):
             return None
         return Shard(table.to_pylist(), images)
+
+    def has_shard(self, name: str) -> bool:
+        """Whether there is a file for a finished shard, which may yet be found damaged."""
+        return self._shard(name, "parquet").is_file()
 
     def write_shard(self, name: str, shard: Shard) -> None:
         """Store a finished shard; the table comes last and marks it complete."""
@@ -102,7 +108,7 @@ class RunFolder:
 
     def images(self) -> dict[str, Tensor]:
         """The stored adversarial images of a complete run, checked against the manifest's SHA-256."""
-        return safetensors.torch.load(self._checked(IMAGES))
+        return _images(self._checked(IMAGES))
 
     def _checked(self, name: str) -> bytes:
         expected = self.manifest().files.get(name)
@@ -138,6 +144,14 @@ def _parquet(rows: list[dict]) -> bytes:
     return buffer.getvalue()
 
 
+def _images(content: bytes) -> dict[str, Tensor]:
+    import safetensors.torch  # imports torch, which tables do without
+
+    return safetensors.torch.load(content)
+
+
 def _safetensors(images: dict[str, Tensor]) -> bytes:
     """The same bytes whatever the tensors' layout in memory."""
+    import safetensors.torch
+
     return safetensors.torch.save({name: image.contiguous() for name, image in images.items()})
