@@ -91,8 +91,9 @@ def command(
     from rdc_bench.reporting.show import show_run, show_set
 
     check_device(device)
+    options |= {"device": device, "attack_options": _parsed(attack_args), "allow_download": download}
     with run_progress() as progress:
-        result = run(device=device, attack_options=_parsed(attack_args), allow_download=download, progress=progress, **options)
+        result = run(progress=progress, say=lambda line: click.echo(line, err=True), **options)
     runs = result.runs if isinstance(result, RunSet) else [result]
     for entry in runs[0].manifest.models:
         if entry.sources:

@@ -10,7 +10,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,10 +24,14 @@ from torch import Tensor
 import rdc_bench
 from rdc_bench.attacks.gradient import gradient_kind
 from rdc_bench.errors import UserError
+from rdc_bench.evaluation.admission import IMAGES, admit
 from rdc_bench.evaluation.engines import Engine, find_engine
 from rdc_bench.evaluation.execute import Executor, Job, Span, Task
+from rdc_bench.evaluation.mending import mended
 from rdc_bench.evaluation.plan import Plan, PlannedModel, RunConfig, make_plan
+from rdc_bench.evaluation.reported import reported_otherwise
 from rdc_bench.global_generators import preserved
+from rdc_bench.results.admission import Admission
 from rdc_bench.results.diagnosis import masked
 from rdc_bench.results.schema import CLEAN, AttackEntry, Failure, Manifest, ModelEntry, RunStatus
 from rdc_bench.results.store import RunFolder, Shard
@@ -48,6 +52,8 @@ class Step:
 
 
 Progress = Callable[[Step], None]
+#: Takes a line that the user should see.
+Say = Callable[[str], None]
 
 #: Images per shard: little work is lost when a run is killed, and batches are large enough for small networks.
 SHARD = {True: 16, False: 64}  # by whether the model is randomised (and so, as a rule, expensive)
@@ -104,20 +110,26 @@ def flat(summary: ModelSummary) -> dict[str, Any]:
     }
 
 
-def run(config: RunConfig, progress: Progress = lambda step: None) -> RunResult:
+def run(config: RunConfig, progress: Progress = lambda step: None, say: Say = lambda line: None) -> RunResult:
     """Evaluate. The same configuration resumes an unfinished run, and returns a finished one as it is.
+
+    Args: progress: called after every shard. say: told what is worth knowing of each model, in a line.
 
     Raises: ``UserError`` for bad input, before anything is computed; ``KeyboardInterrupt`` after saving what was done.
     """
-    return carry_out(make_plan(config), progress)
+    return carry_out(make_plan(config), progress, say, {})
 
 
-def carry_out(plan: Plan, progress: Progress) -> RunResult:
-    """Evaluate a plan, as :func:`run` does."""
+def carry_out(plan: Plan, progress: Progress, say: Say, admissions: dict[str, Admission]) -> RunResult:
+    """Evaluate a plan, as :func:`run` does.
+
+    Args: admissions: of models, by name, that were admitted on the same images; those of the plan are added.
+    """
     engine = find_engine(plan.config.engine)
     folder = _folder(plan)
     if folder.exists and folder.manifest().files:
         return read_run(folder)
+    _admit(plan, say, admissions)
     began = time.monotonic()
     manifest = folder.manifest() if folder.exists else _manifest(plan)
     earlier = manifest.wall_seconds
@@ -127,7 +139,7 @@ def carry_out(plan: Plan, progress: Progress) -> RunResult:
 
     folder.write_manifest(stamped("started"))
     try:
-        entries = _execute(plan, engine, folder, progress)
+        entries = _execute(plan, engine, folder, progress, say, admissions)
     except KeyboardInterrupt:
         folder.write_manifest(stamped("interrupted"))
         raise
@@ -219,22 +231,45 @@ def _commit() -> dict[str, str]:
     return {"commit": done.stdout.strip()} if done.returncode == 0 else {}
 
 
-def _execute(plan: Plan, engine: Engine, folder: RunFolder, progress: Progress) -> list[ModelEntry]:
+def _admit(plan: Plan, say: Say, admissions: dict[str, Admission]) -> None:
+    """Admit every model, one in memory at a time, before anything is computed or written. Raises ``UserError``."""
+    images = plan.dataset.between(0, min(len(plan.dataset), IMAGES))
+    for planned in plan.models:
+        if planned.name not in admissions:
+            found = admit(
+                _model(plan, planned),
+                images.images,
+                images.labels,
+                name=planned.name,
+                num_classes=planned.card.num_classes,
+                device=torch.device(plan.config.device),
+                seed=plan.config.seed,
+            ).admission
+            if found.remarks:
+                say(f"model {planned.name}: {'; '.join(found.remarks)}")
+            admissions[planned.name] = found
+
+
+def _execute(
+    plan: Plan, engine: Engine, folder: RunFolder, progress: Progress, say: Say, admissions: dict[str, Admission]
+) -> list[ModelEntry]:
     """Do every shard that is not on disk yet."""
     entries: list[ModelEntry] = []
-    tally = _Tally(plan, progress)
-    finished = engine(_pending(plan, folder, entries, tally), tally.clean)
+    tally = _Tally(plan, progress, say)
+    finished = engine(_pending(plan, folder, entries, tally, admissions), tally.clean)
     with contextlib.closing(finished):  # an engine lets go of what is under way, at once
         for job, shard in finished:
             folder.write_shard(job.name, shard)
             tally.add(job, shard)
-    return entries
+    return [entry.model_copy(update={"notes": tally.notes[number]}) for number, entry in enumerate(entries)]
 
 
-def _pending(plan: Plan, folder: RunFolder, entries: list[ModelEntry], tally: _Tally) -> Iterator[Task]:
+def _pending(
+    plan: Plan, folder: RunFolder, entries: list[ModelEntry], tally: _Tally, admissions: dict[str, Admission]
+) -> Iterator[Task]:
     """What is not on disk yet, one model after another; each is loaded when its turn comes, and entered."""
     for number, planned in enumerate(plan.models):
-        executor, entry = _loaded(plan, planned)
+        executor, entry = _loaded(plan, planned, admissions[planned.name])
         entries.append(entry)
         for attack in range(1 + len(plan.attacks)):
             for start, stop in _spans(len(plan.dataset), SHARD[entry.stochastic]):
@@ -249,12 +284,16 @@ def _pending(plan: Plan, folder: RunFolder, entries: list[ModelEntry], tally: _T
 
 
 class _Tally:
-    """What is known of the shards that are done: clean predictions, and counts for the progress."""
+    """What is known of the shards that are done: clean predictions, what they tell of each model, counts for the progress."""
 
-    def __init__(self, plan: Plan, progress: Progress) -> None:
+    def __init__(self, plan: Plan, progress: Progress, say: Say) -> None:
         self.clean: dict[Span, Tensor] = {}
+        self.notes: defaultdict[int, list[str]] = defaultdict(list)
         self._plan = plan
         self._progress = progress
+        self._say = say
+        self._right: Counter[int] = Counter()  # clean rows, by model
+        self._rows: Counter[int] = Counter()
         self._done = 0
         self._robust: Counter[tuple[int, int]] = Counter()  # by model and attack, as the next
         self._judged: Counter[tuple[int, int]] = Counter()
@@ -264,11 +303,20 @@ class _Tally:
         if job.attack == 0:
             values = torch.tensor([row["clean_prediction"] for row in shard.rows])
             self.clean[job.span] = values.unflatten(0, (images, -1))
+            self._right[job.model] += sum(row["clean_prediction"] == row["label"] for row in shard.rows)
+            self._rows[job.model] += len(shard.rows)
         place = job.model, job.attack
         self._robust[place] += images - _wrong(shard)
         self._judged[place] += images
         self._done += images
         plan = self._plan
+        if job.attack == 0 and self._judged[place] == len(plan.dataset):
+            planned = plan.models[job.model]
+            self.notes[job.model] = reported_otherwise(
+                planned.card, self._right[job.model] / self._rows[job.model], len(plan.dataset)
+            )
+            for note in self.notes[job.model]:
+                self._say(f"model {planned.name}: {note}")
         label = plan.attacks[job.attack - 1].label if job.attack else CLEAN
         counts = self._robust[place], self._judged[place]
         self._progress(Step(self._done, work(plan), plan.config.threat, plan.models[job.model].name, label, *counts))
@@ -287,10 +335,13 @@ def _failures(rows: list[dict]) -> list[Failure]:
     ]
 
 
-def _loaded(plan: Plan, planned: PlannedModel) -> tuple[Executor, ModelEntry]:
-    device = torch.device(plan.config.device)
-    with preserved(device):  # a network that is made draws its first weights, though others take their place
-        model = planned.load()
+def _model(plan: Plan, planned: PlannedModel) -> torch.nn.Module:
+    with preserved(torch.device(plan.config.device)):  # a network that is made draws weights, though others take their place
+        return planned.load()
+
+
+def _loaded(plan: Plan, planned: PlannedModel, admission: Admission) -> tuple[Executor, ModelEntry]:
+    model = mended(_model(plan, planned), admission)
     stochastic = bool(getattr(model, "stochastic", False))
     repeats = plan.repeats if stochastic else 1
     entry = ModelEntry(
@@ -305,6 +356,7 @@ def _loaded(plan: Plan, planned: PlannedModel) -> tuple[Executor, ModelEntry]:
         stochastic=stochastic,
         gradient=_gradient(plan, model),
         repeats=repeats,
+        admission=admission,
     )
     return Executor(plan, model, planned.name, repeats), entry
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from rdc_bench.data import load_dataset
 from rdc_bench.errors import UserError
 from rdc_bench.evaluation.judge import predictions
+from rdc_bench.evaluation.mending import mended
 from rdc_bench.evaluation.plan import plan_model
 from rdc_bench.precision import full_float32
 from rdc_bench.randomness import Key
@@ -56,7 +57,8 @@ def verify_run(run_dir: Path, *, device: str = "cpu", data_dir: Path | None = No
         row: dict[str, Any] = {"model": entry.name, "checked": 0, "outside": 0, "differing": 0, "note": _changed(entry)}
         mine = records[records["model"] == entry.name]
         if not row["note"]:
-            model = replace(plan_model(entry.reference or entry.name), fixed_noise=entry.fixed_noise).load().to(device)
+            model = replace(plan_model(entry.reference or entry.name), fixed_noise=entry.fixed_noise).load()
+            model = (mended(model, entry.admission) if entry.admission else model).to(device)
             for label, adversarial, indices in _stored(images, entry, manifest):
                 for part in indices.split(batch) if len(indices) else ():
                     x = dataset.images[part].to(device)
