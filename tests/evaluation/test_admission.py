@@ -17,12 +17,15 @@ import rdc_bench
 from rdc_bench import UserError
 from rdc_bench.attacks.gradient import differentiated, evaluate, gradient_kind
 from rdc_bench.attacks.losses import margin
+from rdc_bench.cards import Reported
 from rdc_bench.catalog import models as catalogue
 from rdc_bench.cli import main
 from rdc_bench.evaluation.admission import IMAGES, admit
 from rdc_bench.evaluation.judge import predictions
 from rdc_bench.evaluation.mending import Mended, mended
 from rdc_bench.evaluation.metering import metered
+from rdc_bench.evaluation.reported import reported_otherwise
+from rdc_bench.loading import MODELS
 from rdc_bench.networks import ResNet18, SmallResNet
 from rdc_bench.randomness import common_draws, draws_for, normal, row_keys
 from rdc_bench.results.admission import Admission
@@ -72,9 +75,16 @@ def test_an_honest_model_is_left_as_it_is():
     assert found.model is model
     facts = found.admission
     assert (facts.remarks, facts.draws, facts.needed_draws, facts.agreement) == ([], "none", 1, None)
-    assert facts.nonzero_gradients and facts.deterministic and facts.no_optimization_loop and facts.finite
-    assert facts.calls_agree and facts.copies_agree and facts.batch_independent and facts.agrees_with_gradient
-    assert not facts.writes_input and not facts.training_mode
+    assert facts.nonzero_gradients
+    assert facts.deterministic
+    assert facts.no_optimization_loop
+    assert facts.finite
+    assert facts.calls_agree
+    assert facts.copies_agree
+    assert facts.batch_independent
+    assert facts.agrees_with_gradient
+    assert not facts.writes_input
+    assert not facts.training_mode
 
 
 def test_a_randomised_model_that_keeps_the_contract_is_left_as_it_is():
@@ -84,7 +94,10 @@ def test_a_randomised_model_that_keeps_the_contract_is_left_as_it_is():
     facts = found.admission
     assert (facts.draws, facts.needed_draws, facts.remarks) == ("image", 1, [])
     assert facts.agreement == pytest.approx(1.0)
-    assert not facts.calls_agree and not facts.deterministic and facts.batch_independent and facts.repeatable
+    assert not facts.calls_agree
+    assert not facts.deterministic
+    assert facts.batch_independent
+    assert facts.repeatable
 
 
 @pytest.mark.parametrize("network", [SmallResNet(1, 4), ResNet18(num_classes=4)])
@@ -103,9 +116,7 @@ RUNNABLE = [row["name"] for row in catalogue() if row["runnable"] and row["datas
 QUICK = [name for name in RUNNABLE if not name.startswith(("rdc", "dc", "lm"))]
 
 
-@pytest.mark.parametrize(
-    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in RUNNABLE]
-)
+@pytest.mark.parametrize("name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in RUNNABLE])
 def test_every_bundled_model_is_left_as_it_is_and_needs_one_draw(name):
     data = rdc_bench.load_dataset("fashion-mnist", "test", IMAGES)
     model = rdc_bench.load_model(name)
@@ -185,7 +196,8 @@ def test_training_mode_is_left_and_said():
     network = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(64, 4)).train()
     found = admitted(network)
     assert found.admission.mended == ["was in training mode: put into eval mode"]
-    assert not found.admission.training_mode and found.admission.deterministic
+    assert not found.admission.training_mode
+    assert found.admission.deterministic
     assert found.model is network
 
 
@@ -230,7 +242,9 @@ def test_random_models_get_draws_that_belong_to_images_and_repeat(kind, declared
     facts = found.admission
     batch = kind in ("per batch", "one keyed draw a batch", "keyed without the copy")
     assert facts.draws == ("batch" if batch else "image")
-    assert facts.repeatable and facts.agrees_with_gradient and not facts.deterministic
+    assert facts.repeatable
+    assert facts.agrees_with_gradient
+    assert not facts.deterministic
     assert found.model.stochastic
     assert any("without saying" in remark for remark in facts.remarks) != declared
     keys = [(7, i, "judge") for i in range(6)]
@@ -270,8 +284,11 @@ def test_a_seed_of_its_own_makes_a_deterministic_model_of_images_shown_one_by_on
 
     found = admitted(Tiny(seeded))
     facts = found.admission
-    assert facts.calls_agree and not facts.copies_agree
-    assert facts.deterministic and facts.by_rows and not found.model.stochastic
+    assert facts.calls_agree
+    assert not facts.copies_agree
+    assert facts.deterministic
+    assert facts.by_rows
+    assert not found.model.stochastic
     torch.testing.assert_close(found.model(X)[3:], found.model(X[3:]))
     assert any("place in the batch" in remark for remark in facts.remarks)
 
@@ -283,7 +300,8 @@ def test_draws_that_disagree_ask_for_more_of_them():
     noise = admitted(Tiny(lambda x: linear(x) + 4 * torch.randn(len(x), 4), stochastic=True)).admission
     masks = admitted(Tiny(masked, stochastic=True)).admission
     calm = admitted(Tiny(lambda x: linear(x) + 0.01 * torch.randn(len(x), 4), stochastic=True)).admission
-    assert 1 < masks.needed_draws <= 16 and masks.agreement < 0.6
+    assert 1 < masks.needed_draws <= 16
+    assert masks.agreement < 0.6
     assert 1 < noise.needed_draws <= 16  # though one gradient is as good as another where the rival is the same
     assert calm.needed_draws == 1
 
@@ -374,7 +392,8 @@ def test_logits_that_are_not_finite_on_an_image_are_a_fact():
 
     found = admitted(Tiny(broken))
     assert not found.admission.finite
-    assert found.admission.deterministic and found.admission.batch_independent
+    assert found.admission.deterministic
+    assert found.admission.batch_independent
     assert any("not finite" in remark for remark in found.admission.remarks)
 
 
@@ -497,3 +516,140 @@ def test_cost_is_bounded_and_counted():
 
 def test_one_image_is_enough():
     assert admitted(Tiny(), n=1).model.function is linear
+
+
+# --- in a run ------------------------------------------------------------------------------------------------------------
+
+
+class OnFashion(nn.Module):
+    """The toy of the other tests, with something done to it."""
+
+    def __init__(self, toy, function):
+        super().__init__()
+        self.toy, self.function = toy(), function
+
+    def forward(self, x):
+        return self.function(self.toy, x)
+
+
+def shifted_per_batch(toy, x):
+    return toy(x.roll(int(torch.randint(-4, 5, ())), dims=3))
+
+
+def global_noise(toy, x):
+    return {"logits": toy(x) + 20 * torch.randn(len(x), 10)}
+
+
+def run(tmp_path, model, **options):
+    asked = {"eps": "8/255", "attacks": ["pgd", "fgsm"], "n": 20, "repeats": 3, "out": tmp_path / "results"}
+    return rdc_bench.run(models=[model], **{**asked, **options})
+
+
+@pytest.mark.parametrize("function", [shifted_per_batch, global_noise])
+def test_an_undeclared_random_model_is_judged_by_many_draws_and_verified(tmp_path, registered, monkeypatch, function):
+    registered.model("sly", lambda: OnFashion(registered.toy, function))
+    lines = []
+    done = run(tmp_path, "sly", say=lines.append)
+    (line,) = lines
+    assert line.startswith("model sly: ")
+    assert "treated as randomised" in line
+    assert "\n" not in line
+    (entry,) = done.manifest.models
+    assert (entry.stochastic, entry.repeats) == (True, 3)
+    assert entry.admission.remarks == line.removeprefix("model sly: ").split("; ")
+    judged = RunFolder(done.path).records().query("attack == 'pgd'")
+    assert (judged.groupby("index")["adversarial_prediction"].nunique() > 1).any()  # draws differ
+    assert rdc_bench.verify(done.path).ok
+    monkeypatch.setattr("rdc_bench.evaluation.run.SHARD", {True: 7, False: 7})
+    again = RunFolder(run(tmp_path / "shards", "sly").path).records()
+    columns = ["index", "attack", "repeat", "clean_prediction", "adversarial_prediction"]
+    pd.testing.assert_frame_equal(RunFolder(done.path).records()[columns], again[columns])
+
+
+def test_nothing_is_said_of_honest_models_and_their_records_have_the_facts(tmp_path, toys):
+    lines = []
+    done = rdc_bench.run(models=toys, attacks=["fgsm"], n=3, repeats=2, out=tmp_path, say=lines.append)
+    assert [entry.admission.draws for entry in done.manifest.models] == ["none", "image"]
+    assert all("draws a step" not in line for line in lines)
+    assert all(entry.notes == [] for entry in done.manifest.models)
+
+
+def test_a_gradient_of_another_function_is_recorded_as_an_approximation(tmp_path, registered):
+    def easier(toy, x):
+        return toy(x if torch.is_grad_enabled() else x.round(decimals=1))
+
+    registered.model("lazy", lambda: OnFashion(registered.toy, easier))
+    done = run(tmp_path, "lazy")
+    assert done.manifest.models[0].gradient == "bpda"
+    assert set(RunFolder(done.path).records().query("attack != 'clean'")["gradient"]) == {"bpda"}
+    assert rdc_bench.verify(done.path).ok
+
+
+def test_a_model_that_is_refused_stops_the_run_before_anything_is_written(tmp_path, toys, registered):
+    registered.model("seven", lambda: OnFashion(registered.toy, lambda toy, x: toy(x)[:, :7]))
+    with pytest.raises(UserError, match=r"model 'seven' returns a tensor of shape \(4, 7\)"):
+        rdc_bench.run(models=["toy", "seven"], attacks=["fgsm"], n=4, out=tmp_path / "results")
+    assert not (tmp_path / "results").exists()
+
+
+def test_on_the_command_line_it_is_one_line_and_exit_code_2(tmp_path, monkeypatch, capsys):
+    plugin = tmp_path / "plugin.py"
+    plugin.write_text(
+        textwrap.dedent("""
+            import torch, rdc_bench
+
+            class Classes(torch.nn.Module):
+                def forward(self, x):
+                    return x.flatten(1)[:, :10].argmax(dim=1)
+
+            rdc_bench.model("classes", dataset="fashion-mnist", image_shape=(1, 28, 28), num_classes=10)(Classes)
+        """)
+    )
+    out = tmp_path / "results"
+    monkeypatch.setattr(sys, "argv", ["rdc-bench", "run", "--plugin", str(plugin), "--model", "classes", "--out", str(out)])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert caught.value.code == 2
+    assert capsys.readouterr().err == (
+        "error: model 'classes' returns int64, as classes are, not logits: return what they are chosen by\n"
+    )
+    assert not out.exists()
+
+
+def test_a_set_of_threats_looks_at_a_model_once_and_says_it_once(tmp_path, registered, monkeypatch):
+    registered.model("sly", lambda: OnFashion(registered.toy, global_noise))
+    lines = []
+    monkeypatch.setattr("rdc_bench.evaluation.plan.members", lambda name: ["linf", "l2"])
+    monkeypatch.setattr("rdc_bench.evaluation.run.admit", lambda *a, **k: (lines.append("looked"), admit(*a, **k))[1])
+    done = rdc_bench.run(models=["sly"], threat="all", attacks=["fgsm"], n=2, repeats=2, out=tmp_path, say=lines.append)
+    assert len(done.runs) == 2
+    assert len(lines) == 2
+    assert lines[0] == "looked"
+
+
+def reporting(*percents):
+    card = rdc_bench.load_model("standard-fashion-mnist").card
+    figures = [Reported(metric="clean", percent=percent, source="a paper") for percent in percents]
+    return card.model_copy(update={"reported": figures})
+
+
+@pytest.mark.parametrize(
+    ("measured", "n", "notes"),
+    [(0.9, 100, 0), (0.8, 32, 0), (0.55, 100, 1), (0.9, 10_000, 0), (0.86, 10_000, 1), (1.0, 10_000, 1), (0.0, 1, 1)],
+)
+def test_a_reported_clean_accuracy_far_from_the_measured_one_is_noted(measured, n, notes):
+    found = reported_otherwise(reporting("93.20"), measured, n)
+    assert len(found) == notes
+    assert all("93.20 % (a paper)" in note and "normalisation" in note for note in found)
+
+
+def test_the_note_is_said_when_clean_images_are_done_and_kept_in_the_entry(tmp_path, registered):
+    registered.model("toy", registered.toy)
+    card, factory = MODELS.get("toy")
+    del MODELS._entries["toy"]
+    MODELS.register("toy", (card.model_copy(update={"reported": reporting("93.20").reported}), factory), "a test")
+    heard = []
+    done = run(tmp_path, "toy", say=heard.append, progress=lambda step: heard.append(step.attack))
+    (note,) = done.manifest.models[0].notes
+    assert heard[heard.index("clean") - 1] == f"model toy: {note}"
+    assert "93.20 %" in note
