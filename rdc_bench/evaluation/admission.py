@@ -201,7 +201,8 @@ class _Show:
         if not logits.is_floating_point():
             raise self.error(f"returns {_name(logits.dtype)}, as classes are, not logits: return what they are chosen by")
         if shape != (len(x), self.num_classes):
-            hint = "; for two classes, return both logits (−z, z)" if shape in ((len(x),), (len(x), 1)) else ""
+            binary = self.num_classes == 2 and shape in ((len(x),), (len(x), 1))
+            hint = "; of a binary logit z, return (-z, z)" if binary else ""
             raise self.error(
                 f"returns a tensor of shape {shape} for {len(x)} image(s); its card declares {self.num_classes} classes, whose "
                 f"logits have shape ({len(x)}, {self.num_classes}){hint}"

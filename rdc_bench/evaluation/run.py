@@ -245,6 +245,8 @@ def _admit(plan: Plan, say: Say, admissions: dict[str, Admission]) -> None:
                 device=torch.device(plan.config.device),
                 seed=plan.config.seed,
             ).admission
+            if planned.fixed_noise and found.stochastic:
+                raise UserError(f"model {planned.name!r}: its noise cannot be fixed, as it is not drawn through `row_keys`")
             if found.remarks:
                 say(f"model {planned.name}: {'; '.join(found.remarks)}")
             admissions[planned.name] = found

@@ -422,8 +422,8 @@ class Remembers(Tiny):
 @pytest.mark.parametrize(
     ("function", "match"),
     [
-        (lambda x: linear(x)[:, :1], r"shape \(4, 1\).*both logits"),
-        (lambda x: linear(x)[:, 0], r"shape \(4,\).*both logits"),
+        (lambda x: linear(x)[:, :1], r"shape \(4, 1\).*4 classes"),
+        (lambda x: linear(x)[:, 0], r"shape \(4,\).*4 classes"),
         (lambda x: linear(x).argmax(dim=1), "int64.*not logits"),
         (lambda x: linear(x) > 0, "bool.*not logits"),
         (lambda x: linear(x)[:, :3], r"shape \(4, 3\).*4 classes"),
@@ -444,6 +444,11 @@ class Remembers(Tiny):
 )
 def test_what_cannot_be_mended_is_one_line(function, match):
     refused(Tiny(function), match)
+
+
+def test_a_binary_logit_is_refused_with_what_would_be_right():
+    with pytest.raises(UserError, match=r"shape \(4, 1\).*binary logit z, return \(-z, z\)"):
+        admit(Tiny(lambda x: linear(x)[:, :1]), X, Y % 2, name="it", num_classes=2, device=torch.device("cpu"), seed=0)
 
 
 def test_batch_statistics_in_eval_mode_are_refused():
@@ -592,6 +597,18 @@ def test_a_model_that_is_refused_stops_the_run_before_anything_is_written(tmp_pa
     assert not (tmp_path / "results").exists()
 
 
+def test_noise_that_cannot_be_fixed_is_no_model_with_fixed_noise(tmp_path, registered):
+    def declared():
+        model = OnFashion(registered.toy, global_noise)
+        model.stochastic = True
+        return model
+
+    registered.model("loud", declared)
+    with pytest.raises(UserError, match=r"'loud \(fixed noise\)': its noise cannot be fixed"):
+        run(tmp_path, "loud", fixed_noise=True)
+    assert not (tmp_path / "results").exists()
+
+
 def test_on_the_command_line_it_is_one_line_and_exit_code_2(tmp_path, monkeypatch, capsys):
     plugin = tmp_path / "plugin.py"
     plugin.write_text(
@@ -653,3 +670,10 @@ def test_the_note_is_said_when_clean_images_are_done_and_kept_in_the_entry(tmp_p
     (note,) = done.manifest.models[0].notes
     assert heard[heard.index("clean") - 1] == f"model toy: {note}"
     assert "93.20 %" in note
+
+
+@pytest.mark.parametrize("made", [lambda x: x, None, "a model"])
+def test_a_function_that_makes_no_module_is_named(registered, made):
+    registered.model("odd", lambda: made)
+    with pytest.raises(UserError, match=r"model 'odd': its function made an? \w+, not a torch.nn.Module"):
+        rdc_bench.load_model("odd")
