@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from rdc_bench.errors import UserError
 from rdc_bench.evaluation.plan import RunConfig
-from rdc_bench.evaluation.run import Progress, RunResult
+from rdc_bench.evaluation.run import Progress, RunResult, Say
 from rdc_bench.evaluation.run import run as _run
 from rdc_bench.evaluation.run_set import RunSet, run_set
 from rdc_bench.evaluation.verify import Verification, verify_run
@@ -34,6 +34,7 @@ def run(
     profile: str = "quick",
     out: str | Path = "results",
     progress: Progress = lambda step: None,
+    say: Say = lambda line: None,
     **more: Any,
 ) -> RunResult | RunSet:
     """Attack models and write the results under ``out``.
@@ -50,7 +51,8 @@ def run(
         threat: the name of a threat model or of a set. eps: its size, e.g. ``"8/255"``; none for a set.
         attacks: names; ``attack_options`` are passed to every attack that takes them.
         n: images, the first of the test split. repeats: fresh draws that judge each image of a randomised model.
-        profile: ``quick``, ``standard`` or ``paper``. progress: called after every shard.
+        profile: ``quick``, ``standard`` or ``paper``. progress: called after every shard. say: told, in a line
+            each, what is worth knowing of the models.
         more: ``fixed_noise`` (attack each randomised model with its noise fixed as well), ``witness`` (False leaves out the
             attacks that check the others), ``fresh``, ``engine`` (``local``, or
             ``ray`` for a cluster), ``device``, ``keep`` (``worst`` or ``all`` adversarial images), ``data_dir``,
@@ -75,7 +77,7 @@ def run(
     except ValidationError as error:
         first = error.errors()[0]
         raise UserError(f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}") from error
-    return run_set(config, progress) if threat in SETS else _run(config, progress)
+    return run_set(config, progress, say) if threat in SETS else _run(config, progress, say)
 
 
 def report(

@@ -99,7 +99,8 @@ def command(
         from rdc_bench.evaluation.run_set import RunSet
 
         check_device(device)
-        result = run(device=device, attack_options=_parsed(attack_args), allow_download=download, progress=progress, **options)
+        options |= {"device": device, "attack_options": _parsed(attack_args), "allow_download": download}
+        result = run(progress=progress, say=lambda line: click.echo(line, err=True), **options)
     from rdc_bench.reporting import compare
     from rdc_bench.reporting.show import show, show_set
 

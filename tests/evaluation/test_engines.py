@@ -39,7 +39,7 @@ PLUGIN = textwrap.dedent("""
         options = {"dataset": "fashion-mnist", "image_shape": (1, 28, 28), "num_classes": 10}
         rdc_bench.model(name, **options)(lambda noise=noise: Linear(noise))
 
-    @rdc_bench.attack("mortal", threats=["linf"])
+    @rdc_bench.attack("mortal", threats=["linf"], gradient="black-box")
     def mortal(model, x, y, threat, *, generators, deaths: int = 0, marks: str = ""):
         "A random start; takes the process with it the first times that it is called."
         for death in range(deaths):
