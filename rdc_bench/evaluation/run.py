@@ -107,7 +107,8 @@ def flat(summary: ModelSummary) -> dict[str, Any]:
 def run(config: RunConfig, progress: Progress = lambda step: None) -> RunResult:
     """Evaluate. The same configuration resumes an unfinished run, and returns a finished one as it is.
 
-    Raises: ``UserError`` for bad input, before anything is computed; ``KeyboardInterrupt`` after saving what was done.
+    Raises: ``UserError`` for bad input, and ``OSError`` where the results cannot be written, before anything is computed;
+        later ``OSError`` (a full disk) and ``KeyboardInterrupt``, after saving what was done.
     """
     return carry_out(make_plan(config), progress)
 
@@ -116,8 +117,15 @@ def carry_out(plan: Plan, progress: Progress) -> RunResult:
     """Evaluate a plan, as :func:`run` does."""
     engine = find_engine(plan.config.engine)
     folder = _folder(plan)
-    if folder.exists and folder.manifest().files:
-        return read_run(folder)
+    if not folder.complete:
+        with folder.at_work():
+            if not folder.complete:  # another process may just have finished it
+                _carry_on(plan, engine, folder, progress)
+    return read_run(folder)
+
+
+def _carry_on(plan: Plan, engine: Engine, folder: RunFolder, progress: Progress) -> None:
+    """Do what is left to do of a run, in a folder that no other process works in."""
     began = time.monotonic()
     manifest = folder.manifest() if folder.exists else _manifest(plan)
     earlier = manifest.wall_seconds
@@ -128,18 +136,19 @@ def carry_out(plan: Plan, progress: Progress) -> RunResult:
     folder.write_manifest(stamped("started"))
     try:
         entries = _execute(plan, engine, folder, progress)
-    except KeyboardInterrupt:
-        folder.write_manifest(stamped("interrupted"))
+        rows, images = _merged(plan, folder, entries)
+        failures = _failures(rows)
+        final = stamped("complete with failures" if failures else "complete")
+        once = [row for row in rows if row["repeat"] == 0 or row["attack"] == CLEAN]  # an attack's cost is that of all repeats
+        backward = sum(row["nfe_backward"] for row in once)
+        forward = sum(row["nfe"] for row in once) - backward
+        update = {"models": entries, "failures": failures, "nfe_forward": forward, "nfe_backward": backward}
+        folder.finish(rows, images, final.model_copy(update=update))
+    except BaseException:
+        with contextlib.suppress(OSError, UserError):  # a full disk, say: what stopped the run is the error to tell of
+            if not folder.complete:
+                folder.write_manifest(stamped("interrupted"))
         raise
-    rows, images = _merged(plan, folder, entries)
-    failures = _failures(rows)
-    final = stamped("complete with failures" if failures else "complete")
-    once = [row for row in rows if row["repeat"] == 0 or row["attack"] == CLEAN]  # an attack's cost is that of all its repeats
-    backward = sum(row["nfe_backward"] for row in once)
-    forward = sum(row["nfe"] for row in once) - backward
-    update = {"models": entries, "failures": failures, "nfe_forward": forward, "nfe_backward": backward}
-    folder.finish(rows, images, final.model_copy(update=update))
-    return read_run(folder)
 
 
 def read_run(folder: RunFolder) -> RunResult:

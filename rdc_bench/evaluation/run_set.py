@@ -66,7 +66,7 @@ class RunSet:
 def run_set(config: RunConfig, progress: Progress = lambda step: None) -> RunSet:
     """Evaluate every threat of the set ``config.threat``. Resumes as :func:`rdc_bench.evaluation.run.run` does.
 
-    Raises: ``UserError`` for bad input, before anything is computed; ``KeyboardInterrupt`` after saving what was done.
+    Raises: as that does.
     """
     planned = make_plan_set(config)
     total = sum(work(plan) for plan in planned.plans)
