@@ -6,26 +6,27 @@ import difflib
 import errno
 import os
 from collections.abc import Iterable
+from typing import TypeGuard
 
 
 class UserError(Exception):
     """Bad usage or bad input. The command line prints it as one line and exits with code 2."""
 
 
-_RESUME = "the same command then goes on where it stopped"
+_AGAIN = "then give the same command again: what was done is kept"
 _ELSEWHERE = "choose another place"
 #: What a refusal of the operating system means, and what to do about it, by its number. Some systems lack some of them.
 _REFUSALS = {
     getattr(errno, name, None): words
     for name, words in {
-        "ENOSPC": ("no space is left on the device", f"make room; {_RESUME}"),
-        "EDQUOT": ("the disk quota is used up", f"make room; {_RESUME}"),
-        "EFBIG": ("the file would be larger than is allowed", f"raise the limit (ulimit -f); {_RESUME}"),
-        "EIO": ("the device failed to read or write", f"see to the disk or the network; {_RESUME}"),
-        "ESTALE": ("the network file system lost the file", f"see to the network; {_RESUME}"),
-        "ENOMEM": ("not enough memory", f"free some; {_RESUME}"),
-        "EMFILE": ("this process has too many files open", f"raise the limit (ulimit -n); {_RESUME}"),
-        "ENFILE": ("the system has too many files open", f"close some; {_RESUME}"),
+        "ENOSPC": ("no space is left on the device", f"make room, {_AGAIN}"),
+        "EDQUOT": ("the disk quota is used up", f"make room, {_AGAIN}"),
+        "EFBIG": ("the file would be larger than is allowed", f"raise the limit (ulimit -f), {_AGAIN}"),
+        "EIO": ("the device failed to read or write", f"see to the disk or the network, {_AGAIN}"),
+        "ESTALE": ("the network file system lost the file", f"see to the network, {_AGAIN}"),
+        "ENOMEM": ("not enough memory", f"free some, {_AGAIN}"),
+        "EMFILE": ("this process has too many files open", f"raise the limit (ulimit -n), {_AGAIN}"),
+        "ENFILE": ("the system has too many files open", f"close some, {_AGAIN}"),
         "EACCES": ("permission denied", f"{_ELSEWHERE}, or have its permissions changed"),
         "EPERM": ("the system does not permit it", f"{_ELSEWHERE}, or have its permissions changed"),
         "EROFS": ("the file system can be read only", _ELSEWHERE),
@@ -39,7 +40,7 @@ _REFUSALS = {
 }
 
 
-def is_refusal(error: BaseException) -> bool:
+def is_refusal(error: BaseException) -> TypeGuard[OSError]:
     """Whether ``error`` tells of the machine or of a path, rather than of a mistake in a program."""
     return isinstance(error, OSError) and error.errno is not None and (error.errno in _REFUSALS or error.filename is not None)
 

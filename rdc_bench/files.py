@@ -15,14 +15,10 @@ def check_writable(folder: Path) -> None:
 
     A folder that is not there is not made: the nearest one above it is tried.
     """
-    with _named(folder):
-        place = folder
-        while not place.exists():
-            place = place.parent
-        with tempfile.TemporaryFile(dir=place) as file:
-            file.write(b"written")
-            file.flush()
-            os.fsync(file.fileno())
+    with _named(folder), tempfile.TemporaryFile(dir=_nearest(folder)) as file:
+        file.write(b"written")
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -77,6 +73,15 @@ def write_folder_atomically(folder: Path, contents: Mapping[str, bytes]) -> None
         finally:
             if folder.exists() or not old.exists():  # else moving it back failed, and this is the only copy
                 shutil.rmtree(temporary)
+
+
+def _nearest(path: Path) -> Path:
+    """The path, or the nearest one above it that is there."""
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        return _nearest(path.parent)
+    return path
 
 
 @contextlib.contextmanager

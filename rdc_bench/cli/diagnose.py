@@ -59,14 +59,17 @@ def command(
     """
     from rdc_bench.diagnostics import diagnose
     from rdc_bench.errors import UserError
+    from rdc_bench.files import check_writable
     from rdc_bench.reporting.diagnosis import pictures
     from rdc_bench.reporting.show import show_diagnosis
     from rdc_bench.results.diagnosis import folder_of, write_diagnosis
 
     check_device(device)
     for option, folder in (("--results", results), ("--out", out)):
-        if folder is not None and folder.exists() and not folder.is_dir():
-            raise UserError(f"{option} {folder}: is a file, not a folder")
+        if folder is not None:
+            if folder.exists() and not folder.is_dir():
+                raise UserError(f"{option} {folder}: is a file, not a folder")
+            check_writable(folder)
     diagnosis = diagnose(
         model,
         device=device,
@@ -74,13 +77,13 @@ def command(
         progress=lambda sign: click.echo(f"checking: {sign.title}", err=True),
         **options,
     )
+    if as_json:
+        print_json(diagnosis.as_json())
+    else:
+        show_diagnosis(diagnosis)
     drawn = pictures(diagnosis)
     for folder in dict.fromkeys([folder_of(results, diagnosis), out]):
         if folder is not None:
             for path in write_diagnosis(folder, diagnosis, drawn):
                 click.echo(f"written: {path}", err=True)
-    if as_json:
-        print_json(diagnosis.as_json())
-    else:
-        show_diagnosis(diagnosis)
     ctx.exit(1 if diagnosis.verdict == "fail" else 0)

@@ -28,8 +28,6 @@ def prepare() -> None:
 
     Rich draws its lines in ASCII by itself where the encoding is not Unicode's.
     """
-    codecs.register_error(ERRORS, _plain)
-    codecs.register(_ascii)
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:  # closed before the program began
@@ -103,3 +101,7 @@ def _ascii(name: str) -> codecs.CodecInfo | None:
     return codecs.CodecInfo(
         real.encode, real.decode, real.streamreader, real.streamwriter, real.incrementalencoder, real.incrementaldecoder, ASCII
     )
+
+
+codecs.register_error(ERRORS, _plain)
+codecs.register(_ascii)

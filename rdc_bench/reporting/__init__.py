@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from rdc_bench.errors import UserError, unknown_name
-from rdc_bench.files import write_atomically
+from rdc_bench.files import check_writable, write_atomically
 from rdc_bench.reporting.comparison import Comparisons, compare
 from rdc_bench.reporting.curves import curve_figures, curve_tables
 from rdc_bench.reporting.render import csv, markdown
@@ -46,12 +46,16 @@ FORMATS: dict[str, Callable[[Comparisons], dict[str, bytes]]] = {
 
 
 def write_report(results: Path, out: Path, formats: Sequence[str]) -> list[Path]:
-    """Write the tables of all complete runs under ``results`` into ``out``; returns the paths written."""
+    """Write the tables of all complete runs under ``results`` into ``out``; returns the paths written.
+
+    Raises: ``UserError`` where there is no run, or one is damaged; ``OSError`` where ``out`` cannot be written, at once.
+    """
     for name in formats:
         if name not in FORMATS:
             raise unknown_name("format", name, FORMATS, f"Formats: {', '.join(FORMATS)}.")
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out}: is a file, not a folder")
+    check_writable(out)
     comparisons = compare(results)
     files = {out / file: content for name in formats for file, content in FORMATS[name](comparisons).items()}
     for path, content in files.items():

@@ -32,9 +32,9 @@ def alone(folder: Path, what: str) -> Iterator[None]:
     try:
         lock.acquire()
     except Timeout as error:
-        raise UserError(f"{what}: {_holder(folder)} is at work on it; wait for it or stop it") from error
+        raise UserError(f"{what}: {_holder(folder)}; wait for it, or stop it") from error
     try:
-        holder = {"pid": os.getpid(), "host": platform.node(), "since": datetime.now(UTC).isoformat(" ", "seconds")}
+        holder = {"pid": os.getpid(), "host": platform.node(), "since": datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")}
         write_atomically(folder / HOLDER, json.dumps(holder).encode())
         yield
     finally:
@@ -44,6 +44,6 @@ def alone(folder: Path, what: str) -> Iterator[None]:
 def _holder(folder: Path) -> str:
     try:
         holder = json.loads((folder / HOLDER).read_bytes())
-        return f"process {holder['pid']} on {holder['host']}, since {holder['since']},"
+        return f"process {holder['pid']} on {holder['host']} has been at work on it since {holder['since']}"
     except (OSError, ValueError, KeyError, TypeError):  # it has only just begun, or is about to finish
-        return "another process"
+        return "another process is at work on it"

@@ -23,7 +23,7 @@ from rdc_bench.diffusion import EDMPrecond
 from rdc_bench.eps import Eps
 from rdc_bench.errors import UserError
 from rdc_bench.evaluation.judge import predictions
-from rdc_bench.files import write_atomically
+from rdc_bench.files import check_writable, write_atomically
 from rdc_bench.loading import load_denoiser
 from rdc_bench.networks import MultiHeadUNet, network_class
 from rdc_bench.threats import LpThreat
@@ -41,7 +41,7 @@ VALIDATION_LEVELS = 16
 
 @dataclass(frozen=True)
 class Job:
-    """What all training runs share.
+    """What all training runs share. Raises ``OSError`` where its folders cannot be written.
 
     Attributes:
         name: of the card and the weights. dataset: its name. schedule: see :class:`~rdc_bench.training.loop.Schedule`.
@@ -61,6 +61,8 @@ class Job:
 
     def __post_init__(self) -> None:
         check_card_name(self.name)
+        for folder in (self.out, self.checkpoints):  # hours of training come before the first file
+            check_writable(folder)
 
     def data(self, split: str) -> Dataset:
         """A split of the job's dataset."""
