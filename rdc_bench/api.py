@@ -57,7 +57,9 @@ def run(
             attacks that check the others), ``fresh``, ``engine`` (``local``, or
             ``ray`` for a cluster), ``device``, ``keep`` (``worst`` or ``all`` adversarial images), ``data_dir``,
             ``allow_download``.
-    Raises: ``UserError`` for bad input, before anything is computed.
+    Raises: ``UserError`` for bad input, and when another process is at work on the same run, and ``OSError`` where ``out``
+        cannot be written, both before anything is computed. Later, ``OSError`` (a full disk) and ``KeyboardInterrupt``: what
+        was done is kept, and the same arguments go on from there.
     """
     asked = {
         "models": tuple(models or ()),

@@ -33,6 +33,7 @@ from rdc_bench.evaluation.mending import mended
 from rdc_bench.evaluation.plan import Plan, PlannedAttack, PlannedModel, RunConfig, make_plan
 from rdc_bench.evaluation.reported import reported_otherwise
 from rdc_bench.evaluation.witness import chosen
+from rdc_bench.files import check_writable
 from rdc_bench.global_generators import preserved
 from rdc_bench.results.admission import Admission
 from rdc_bench.results.diagnosis import failed_diagnoses, masked
@@ -121,7 +122,8 @@ def run(config: RunConfig, progress: Progress = lambda step: None, say: Say = la
 
     Args: progress: called after every shard. say: told what is worth knowing of each model, in a line.
 
-    Raises: ``UserError`` for bad input, before anything is computed; ``KeyboardInterrupt`` after saving what was done.
+    Raises: ``UserError`` for bad input, and ``OSError`` where the results cannot be written, before anything is computed;
+        later ``OSError`` (a full disk) and ``KeyboardInterrupt``, after saving what was done.
     """
     find_engine(config.engine)  # which may be unknown or not installed: before data are looked for
     plan = make_plan(config)
@@ -136,9 +138,19 @@ def carry_out(plan: Plan, progress: Progress, say: Say, admissions: dict[str, Ad
     """
     engine = find_engine(plan.config.engine)
     folder = folder_of(plan)
-    if folder.exists and folder.manifest().files:
-        return read_run(folder)
-    _admit(plan, say, admissions)
+    if not folder.complete:
+        check_writable(folder.path)
+        _admit(plan, say, admissions)
+        with folder.at_work():
+            if not folder.complete:  # another process may just have finished it
+                _carry_on(plan, engine, folder, progress, say, admissions)
+    return read_run(folder)
+
+
+def _carry_on(
+    plan: Plan, engine: Engine, folder: RunFolder, progress: Progress, say: Say, admissions: dict[str, Admission]
+) -> None:
+    """Do what is left to do of a run, in a folder that no other process works in."""
     began = time.monotonic()
     manifest = folder.manifest() if folder.exists else _manifest(plan)
     earlier = manifest.wall_seconds
@@ -149,19 +161,20 @@ def carry_out(plan: Plan, progress: Progress, say: Say, admissions: dict[str, Ad
     folder.write_manifest(stamped("started"))
     try:
         entries = _execute(plan, engine, folder, progress, say, admissions)
-    except KeyboardInterrupt:
-        folder.write_manifest(stamped("interrupted"))
+        log.debug("merging the shards")
+        rows, images = _merged(plan, folder, entries)
+        failures = _failures(rows)
+        final = stamped("complete with failures" if failures else "complete")
+        once = [row for row in rows if row["repeat"] == 0 or row["attack"] == CLEAN]  # an attack's cost is that of all repeats
+        backward = sum(row["nfe_backward"] for row in once)
+        forward = sum(row["nfe"] for row in once) - backward
+        update = {"models": entries, "failures": failures, "nfe_forward": forward, "nfe_backward": backward}
+        folder.finish(rows, images, final.model_copy(update=update))
+    except BaseException:
+        with contextlib.suppress(OSError, UserError):  # a full disk, say: what stopped the run is the error to tell of
+            if not folder.complete:
+                folder.write_manifest(stamped("interrupted"))
         raise
-    log.debug("merging the shards")
-    rows, images = _merged(plan, folder, entries)
-    failures = _failures(rows)
-    final = stamped("complete with failures" if failures else "complete")
-    once = [row for row in rows if row["repeat"] == 0 or row["attack"] == CLEAN]  # an attack's cost is that of all its repeats
-    backward = sum(row["nfe_backward"] for row in once)
-    forward = sum(row["nfe"] for row in once) - backward
-    update = {"models": entries, "failures": failures, "nfe_forward": forward, "nfe_backward": backward}
-    folder.finish(rows, images, final.model_copy(update=update))
-    return read_run(folder)
 
 
 def read_run(folder: RunFolder) -> RunResult:

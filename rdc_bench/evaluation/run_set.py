@@ -69,7 +69,7 @@ class RunSet:
 def run_set(config: RunConfig, progress: Progress = lambda step: None, say: Say = lambda line: None) -> RunSet:
     """Evaluate every threat of the set ``config.threat``. Resumes as :func:`rdc_bench.evaluation.run.run` does.
 
-    Raises: ``UserError`` for bad input, before anything is computed; ``KeyboardInterrupt`` after saving what was done.
+    Raises: as that does.
     """
     find_engine(config.engine)  # which may be unknown or not installed: before data are looked for
     planned = make_plan_set(config)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from rdc_bench.errors import UserError, unknown_name
-from rdc_bench.files import write_atomically
+from rdc_bench.files import check_writable, write_atomically
 from rdc_bench.reporting.comparison import Comparisons, compare
 from rdc_bench.reporting.curves import curve_figures, curve_tables
 from rdc_bench.reporting.render import csv, markdown
@@ -46,12 +46,16 @@ FORMATS: dict[str, Callable[[Comparisons], dict[str, bytes]]] = {
 
 
 def check_report(out: Path, formats: Sequence[str]) -> None:
-    """Raise ``UserError`` for a format that there is not, or a place that is no folder, before runs are read."""
+    """Raise ``UserError`` for a format that there is not, or a place that is no folder, before runs are read.
+
+    ``OSError`` where ``out`` cannot be written.
+    """
     for name in formats:
         if name not in FORMATS:
             raise unknown_name("format", name, FORMATS, f"Formats: {', '.join(FORMATS)}.")
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out}: is a file, not a folder")
+    check_writable(out)
 
 
 def write_report(comparisons: Comparisons, out: Path, formats: Sequence[str]) -> list[Path]:

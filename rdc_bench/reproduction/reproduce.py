@@ -8,7 +8,7 @@ from typing import Any
 
 from rdc_bench.api import run
 from rdc_bench.evaluation.run import Progress, RunResult
-from rdc_bench.files import write_atomically
+from rdc_bench.files import check_writable, write_atomically
 from rdc_bench.reporting.bounds import footnotes
 from rdc_bench.reproduction.recipe import Recipe, Step, find_recipe
 from rdc_bench.reproduction.table import ALL, Done, Row, long_table, rows_of, table
@@ -65,10 +65,11 @@ def reproduce(
         name: of a packaged recipe, or a path. n: images, the first of the test split; None for the recipe's.
         progress: called after every shard.
         more: ``device``, ``data_dir``, ``allow_download`` of :func:`rdc_bench.run`.
-    Raises: ``UserError`` for bad input.
+    Raises: ``UserError`` for bad input; ``OSError`` where ``out`` cannot be written.
     """
     recipe = find_recipe(name)
     folder = Path(out) / recipe.name
+    check_writable(folder)
     cards = {title: str(write_variant(title, variant, folder / "cards")) for title, variant in recipe.variants.items()}
     steps: list[Done] = []
     for step in recipe.steps:

@@ -1,6 +1,7 @@
 """Engines: whatever computes the shards and in whatever order, the records are the same."""
 
 import importlib
+import signal
 import sys
 import textwrap
 
@@ -201,3 +202,15 @@ def test_what_ray_did_before_an_interruption_is_kept_for_any_engine(tmp_path, pl
     resumed = evaluate(tmp_path / "out")
     assert resumed.path == folder
     assert_same_results(evaluate(tmp_path / "whole"), resumed)
+
+
+def test_ray_leaves_the_handler_of_a_request_to_end(monkeypatch):
+    engine = pytest.importorskip("rdc_bench.evaluation.engines.ray", reason="the extra ray is not installed")
+    ours, theirs = (lambda *_: None), (lambda *_: None)
+    monkeypatch.setattr(engine, "_join", lambda address: signal.signal(signal.SIGTERM, theirs))
+    before = signal.signal(signal.SIGTERM, ours)
+    try:
+        engine._connect(None)
+        assert signal.getsignal(signal.SIGTERM) is ours
+    finally:
+        signal.signal(signal.SIGTERM, before)
