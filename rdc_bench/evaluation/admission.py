@@ -150,8 +150,8 @@ class _Show:
             raise self._raised(x, error) from error
         return self._checked(x, answer, through)
 
-    def gradient(self, x: Tensor, y: Tensor, keys: Sequence[Key], seed: int, through: nn.Module) -> _Looked:
-        """Logits, asked for with their gradient, and the gradient of the margin; None for what cannot be had."""
+    def gradient(self, x: Tensor, y: Tensor, rivals: Tensor, keys: Sequence[Key], seed: int, through: nn.Module) -> _Looked:
+        """Logits, asked for with their gradient, and the gradient of ``f_rival − f_y``; None for what cannot be had."""
         leaf = x.clone().requires_grad_(True)
         self.cost += len(x)
         with torch.enable_grad():
@@ -162,7 +162,7 @@ class _Show:
             except Exception:
                 return _Looked(None, None)
             try:
-                (gradient,) = torch.autograd.grad(margin(logits, y).sum(), leaf, allow_unused=True)
+                (gradient,) = torch.autograd.grad(_difference(logits, rivals, y).sum(), leaf, allow_unused=True)
             except Exception:
                 gradient = None
         return _Looked(logits.detach(), gradient)
@@ -298,15 +298,22 @@ def _gradients(show: _Show, x: Tensor, y: Tensor, draws: _DrawFacts, together: T
         by_rows=draws.by_rows,
         stochastic=random,
     ).eval()
+    # Which class is the rival may change with the draw. That is noise of values, told apart from noise of gradients.
+    rivals = together.scatter(1, y[:, None], -torch.inf).argmax(dim=1)
     judged = show.logits(x[:2], show.keys(0)[:2], 0, through=view) if draws.by_rows else together
-    first = show.gradient(x, y, show.keys(0), 0, view)
+    first = show.gradient(x, y, rivals, show.keys(0), 0, view)
     agrees: bool | None = None
     if first.logits is not None and draws.repeatable:
         agrees = _change(judged, first.logits[: len(judged)]) <= show.tolerance
-    second = show.gradient(x, y, show.keys(1), 2, view) if random or agrees is False else None
+    second = show.gradient(x, y, rivals, show.keys(1), 2, view) if random or agrees is False else None
     agreement = _agreement(first.gradient, second.gradient) if second else None
     noise = _noise(first.logits, second.logits, y) if second else None
     return _GradientFacts(agrees, _kind(first.gradient), agreement, noise, _needed(agreement, noise))
+
+
+def _difference(logits: Tensor, rivals: Tensor, y: Tensor) -> Tensor:
+    """``f_rival − f_y``, (B,): the margin, where the rival is the nearest."""
+    return (logits.gather(1, rivals[:, None]) - logits.gather(1, y[:, None]))[:, 0]
 
 
 def _kind(gradient: Tensor | None) -> Gradient:

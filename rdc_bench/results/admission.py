@@ -29,8 +29,9 @@ class Admission(BaseModel):
         gradient: of the margin on the clean images: no graph leads to the image, zero on all, not finite on some.
         draws: what a draw of the model's randomness is made for: an image, or a batch. Copies in a batch then share it.
         by_rows: images are shown one at a time, and generators are seeded for each by its key: draws then belong to images.
-        agreement: mean cosine between the margin's gradients of two draws. noise: standard deviation of the margin between
-            draws, as a share of the margin. Both are None for a deterministic model, and where there are no gradients.
+        agreement: mean cosine between the margin's gradients of two draws, against the same rival class. noise: standard
+            deviation of the margin between draws, as a share of the margin. Both are None for a deterministic model, and where
+            there are no gradients.
         needed_draws: how many an attack should average a step.
         nonzero_gradients, deterministic, no_optimization_loop: what RobustBench asks of a defence. A loop is seen by the
             gradients that a forward pass takes.
