@@ -27,12 +27,12 @@ from torch import Tensor, nn
 
 from rdc_bench.attacks import ATTACKS
 from rdc_bench.attacks.auto import NORMS, _attack_in_library
+from rdc_bench.core.errors import UserError
+from rdc_bench.core.files import write_atomically
+from rdc_bench.core.randomness import draws_for, generator
 from rdc_bench.data import Dataset, load_dataset
-from rdc_bench.errors import UserError
 from rdc_bench.evaluation.judge import predictions
-from rdc_bench.files import write_atomically
 from rdc_bench.loading import load_model
-from rdc_bench.randomness import draws_for, generator
 from rdc_bench.threats import LpThreat
 
 DETERMINISTIC = ("at-linf-fashion-mnist", "at-l2-fashion-mnist", "trades-linf-fashion-mnist", "standard-fashion-mnist")

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from scipy.stats import wilcoxon
 
-from rdc_bench.files import write_atomically
+from rdc_bench.core.files import write_atomically
 from rdc_bench.results.statistics import Comparison, mcnemar, wilson
 
 Cell = dict[str, Any]

@@ -21,9 +21,9 @@ import torch
 
 from rdc_bench import load_model
 from rdc_bench.attacks import ATTACKS
+from rdc_bench.core.randomness import generator
 from rdc_bench.data import load_dataset
 from rdc_bench.evaluation.metering import metered
-from rdc_bench.randomness import generator
 from rdc_bench.threats import LpThreat
 
 #: The bundled models that were trained against a norm, with the size of their training.

@@ -13,11 +13,11 @@ import time
 import torch
 
 from rdc_bench.attacks.pgd import pgd
+from rdc_bench.core.randomness import draws_for, generator
 from rdc_bench.data import load_dataset
 from rdc_bench.defenses import RDC, DiffusionClassifier, LikelihoodMaximization
 from rdc_bench.evaluation.judge import predictions
 from rdc_bench.loading import load_denoiser
-from rdc_bench.randomness import draws_for, generator
 from rdc_bench.threats import LpThreat
 
 REPEATS, BATCH = 4, 16

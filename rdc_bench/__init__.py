@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rdc_bench.lazy import from_modules
-
-__version__ = "0.1.0"
+from rdc_bench.core.lazy import from_modules
+from rdc_bench.core.version import __version__
 
 _PUBLIC = {
-    "UserError": "rdc_bench.errors",
+    "UserError": "rdc_bench.core.errors",
     "attack": "rdc_bench.attacks",
     "diagnose": "rdc_bench.diagnostics",
     "list_attacks": "rdc_bench.attacks",
@@ -47,9 +46,9 @@ __all__ = [
 if TYPE_CHECKING:
     from rdc_bench.api import report, run, verify
     from rdc_bench.attacks import attack, list_attacks
+    from rdc_bench.core.errors import UserError
     from rdc_bench.data import list_datasets, load_dataset
     from rdc_bench.diagnostics import diagnose
-    from rdc_bench.errors import UserError
     from rdc_bench.loading import load_model
     from rdc_bench.model_registry import list_models, model
     from rdc_bench.threats import list_threats

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from rdc_bench.errors import UserError
+from rdc_bench.core.errors import UserError
 from rdc_bench.evaluation.plan import RunConfig
 from rdc_bench.evaluation.run import Progress, RunResult, Say
 from rdc_bench.evaluation.run import run as _run

@@ -17,7 +17,7 @@ from rdc_bench.cards import (
     every_card,
     packaged,
 )
-from rdc_bench.errors import UserError
+from rdc_bench.core.errors import UserError
 from rdc_bench.parts import weights_path
 
 #: From the most to the least available. A model is as available as its least available part.

@@ -29,8 +29,8 @@ from pydantic import (
     model_validator,
 )
 
-from rdc_bench.eps import parse_eps
-from rdc_bench.errors import UserError, unknown_name
+from rdc_bench.core.eps import parse_eps
+from rdc_bench.core.errors import UserError, unknown_name
 from rdc_bench.hub.reference import is_reference, parse_reference
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")

@@ -22,8 +22,8 @@ from rdc_bench.cards import (
     find_threat_card,
 )
 from rdc_bench.consistency import check_parts
+from rdc_bench.core.errors import UserError, unknown_name
 from rdc_bench.describe import describe
-from rdc_bench.errors import UserError, unknown_name
 from rdc_bench.model_registry import MODELS, list_models
 from rdc_bench.parts import find_card
 from rdc_bench.reproduction.recipe import find_recipe, list_recipes

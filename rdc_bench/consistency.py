@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rdc_bench.cards import ClassifierSpec, DenoiserSpec, DiffusionClassifierSpec, LoadedCard, ModelCard, RDCSpec
-from rdc_bench.errors import UserError
+from rdc_bench.core.errors import UserError
 
 Shape = tuple[int, int, int]
 #: Names of classes that a message lists.

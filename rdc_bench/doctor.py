@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 from rdc_bench.attacks import list_attacks
 from rdc_bench.cards import packaged
+from rdc_bench.core.errors import UserError
 from rdc_bench.data import load_dataset
 from rdc_bench.data.files import cache_dir
-from rdc_bench.errors import UserError
 from rdc_bench.evaluation.profiles import DEFAULT_DATASET, DEFAULT_MODELS
 from rdc_bench.loading import load_model
 

@@ -26,10 +26,10 @@ from rdc_bench.cards import (
     is_elsewhere,
 )
 from rdc_bench.consistency import check_parts
+from rdc_bench.core.eps import parse_eps
+from rdc_bench.core.errors import UserError, unknown_name
 from rdc_bench.defenses import RDC, DiffusionClassifier, LikelihoodMaximization
 from rdc_bench.diffusion import PRECONDITIONINGS, Precond
-from rdc_bench.eps import parse_eps
-from rdc_bench.errors import UserError, unknown_name
 from rdc_bench.model_registry import MODELS, Factory, list_models
 from rdc_bench.networks import network_class
 from rdc_bench.parts import check_weights, find_card, own_weights, robustbench_zoo, weights_path

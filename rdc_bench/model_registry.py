@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from rdc_bench.cards import ModelCard, RegisteredSpec, card_names
-from rdc_bench.registry import Registry, origin_of
+from rdc_bench.core.registry import Registry, origin_of
 
 if TYPE_CHECKING:
     from torch import nn

@@ -26,7 +26,7 @@ from rdc_bench.cards import (
     find_model_card,
     with_parts,
 )
-from rdc_bench.errors import UserError
+from rdc_bench.core.errors import UserError
 from rdc_bench.hub.reference import is_reference, parse_reference
 
 

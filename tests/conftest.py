@@ -11,9 +11,9 @@ from torch import nn
 import rdc_bench
 from rdc_bench.attacks import ATTACKS
 from rdc_bench.cli import progress
+from rdc_bench.core.randomness import normal, row_keys
 from rdc_bench.data import fashion_mnist
 from rdc_bench.loading import MODELS
-from rdc_bench.randomness import normal, row_keys
 
 SHAPE = (1, 28, 28)
 

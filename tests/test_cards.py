@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rdc_bench.cards import ModelCard, Reported, ThreatCard, card_names, find_model_card, packaged, read_card
+from rdc_bench.core.errors import UserError
 from rdc_bench.diffusion import PRECONDITIONINGS
-from rdc_bench.errors import UserError
 from rdc_bench.parts import find_card
 
 CARD = {

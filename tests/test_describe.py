@@ -5,8 +5,8 @@ import pytest
 from rdc_bench import catalog
 from rdc_bench.cards import file_sha256, packaged
 from rdc_bench.cli.model_table import show_model
+from rdc_bench.core.errors import UserError
 from rdc_bench.describe import describe
-from rdc_bench.errors import UserError
 
 
 def test_every_listed_model_is_described_and_the_two_agree(toys, capsys, monkeypatch):

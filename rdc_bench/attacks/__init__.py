@@ -31,8 +31,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from rdc_bench.attacks.options import REFERENCE, Check, Option, declared, helps, in_words, needed_classes, settled
-from rdc_bench.errors import UserError, unknown_name
-from rdc_bench.registry import Registry, origin_of
+from rdc_bench.core.errors import UserError, unknown_name
+from rdc_bench.core.registry import Registry, origin_of
 
 if TYPE_CHECKING:
     from rdc_bench.threats import Threat

@@ -28,7 +28,7 @@ from torch.overrides import TorchFunctionMode
 
 from rdc_bench.attacks import attack
 from rdc_bench.attacks.options import Count, least_classes
-from rdc_bench.randomness import generator, only_row
+from rdc_bench.core.randomness import generator, only_row
 from rdc_bench.threats import LpThreat
 
 NORMS = {"linf": "Linf", "l2": "L2", "l1": "L1"}

@@ -27,8 +27,8 @@ from rdc_bench.attacks import ATTACKS, attack
 from rdc_bench.attacks.gradient import differentiated
 from rdc_bench.attacks.losses import margin
 from rdc_bench.attacks.options import Count
+from rdc_bench.core.randomness import Key, draws_for
 from rdc_bench.defenses.likelihood_maximization import Gradient
-from rdc_bench.randomness import Key, draws_for
 from rdc_bench.threats import LpThreat
 
 #: Share of Square's queries that are spent to see whether gradients fail.

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from rdc_bench.attacks.losses import Objective
+from rdc_bench.core.randomness import common_draws
 from rdc_bench.defenses.likelihood_maximization import Gradient
-from rdc_bench.randomness import common_draws
 
 Noise = Literal["fresh", "common"]
 

@@ -19,8 +19,8 @@ from rdc_bench.attacks.best import Best
 from rdc_bench.attacks.gradient import Gradient, differentiated, evaluate
 from rdc_bench.attacks.losses import objective
 from rdc_bench.attacks.options import Count, Loss, NonNegative, Positive, StepSize
+from rdc_bench.core.errors import UserError
 from rdc_bench.diffusion.loss import edm_weight
-from rdc_bench.errors import UserError
 from rdc_bench.threats import LpThreat
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Optional,
 
 from annotated_types import Ge, Gt, Le, Lt
 
-from rdc_bench.errors import UserError, unknown_name
+from rdc_bench.core.errors import UserError, unknown_name
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter

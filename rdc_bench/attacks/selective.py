@@ -27,8 +27,8 @@ from rdc_bench.attacks.best import Best
 from rdc_bench.attacks.gradient import differentiated
 from rdc_bench.attacks.losses import margin
 from rdc_bench.attacks.options import Count, StepSize
+from rdc_bench.core.randomness import Key, draws_for
 from rdc_bench.defenses.likelihood_maximization import Gradient
-from rdc_bench.randomness import Key, draws_for
 from rdc_bench.threats import LpThreat
 
 #: Rounds of expectation-maximisation; two groups of a few draws settle sooner.

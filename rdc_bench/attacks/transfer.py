@@ -17,7 +17,7 @@ from rdc_bench.attacks.best import Best
 from rdc_bench.attacks.gradient import look
 from rdc_bench.attacks.losses import margin
 from rdc_bench.attacks.options import Count, Loss
-from rdc_bench.errors import UserError
+from rdc_bench.core.errors import UserError
 from rdc_bench.threats import Threat
 
 #: What makes the images under each threat kind.

@@ -14,7 +14,7 @@ import click
 
 import rdc_bench
 from rdc_bench.cli import streams
-from rdc_bench.errors import Notice, UserError, in_words, is_refusal, unknown_name
+from rdc_bench.core.errors import Notice, UserError, in_words, is_refusal, unknown_name
 
 #: Exit code where nobody reads the output any more: that of programs which the signal SIGPIPE ends.
 UNREAD = 141

@@ -60,9 +60,9 @@ def command(
     from rdc_bench.cli.progress import stages
 
     with stages() as report:
+        from rdc_bench.core.errors import UserError
+        from rdc_bench.core.files import check_writable
         from rdc_bench.diagnostics import diagnose
-        from rdc_bench.errors import UserError
-        from rdc_bench.files import check_writable
         from rdc_bench.reporting.diagnosis import pictures
         from rdc_bench.results.diagnosis import folder_of, write_diagnosis
 

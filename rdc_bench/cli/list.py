@@ -70,7 +70,7 @@ def command(what: str, name: str | None, dataset: str | None, threat: str | None
     """
     from rdc_bench.catalog import CATALOGS, choose
     from rdc_bench.cli.table import on_terminal, tabbed
-    from rdc_bench.errors import UserError, unknown_name
+    from rdc_bench.core.errors import UserError, unknown_name
 
     if what not in CATALOGS:
         raise unknown_name("list", what, CATALOGS, f"There are: {', '.join(CATALOGS)}.")

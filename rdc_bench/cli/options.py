@@ -39,7 +39,7 @@ def with_plugins(function: Callable[..., Any]) -> Callable[..., Any]:
     @plugin_option
     @click.pass_context
     def wrapped(ctx: click.Context, /, plugins: tuple[Path, ...], **options: Any) -> Any:
-        from rdc_bench.registry import load_plugin
+        from rdc_bench.core.registry import load_plugin
 
         for plugin in plugins:
             load_plugin(plugin)
@@ -55,7 +55,7 @@ def check_device(device: str) -> None:
     """Raise ``UserError`` for a device that torch does not know or does not have."""
     import torch
 
-    from rdc_bench.errors import UserError
+    from rdc_bench.core.errors import UserError
 
     try:
         torch.empty(1, device=device)

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
-from rdc_bench.stages import Report
+from rdc_bench.core.stages import Report
 
 if TYPE_CHECKING:
     from rdc_bench.evaluation.run import Step

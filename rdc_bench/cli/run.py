@@ -124,7 +124,7 @@ def _parsed(attack_args: tuple[str, ...]) -> dict[str, Any]:
     """``KEY=VALUE`` with the value read as YAML would: a number, true/false, or text."""
     import yaml
 
-    from rdc_bench.errors import UserError
+    from rdc_bench.core.errors import UserError
 
     options = {}
     for text in attack_args:

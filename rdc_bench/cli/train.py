@@ -12,7 +12,7 @@ import click
 from rdc_bench.cli.options import check_device, data_dir_option, device_option, download_option
 
 if TYPE_CHECKING:
-    from rdc_bench.stages import Report
+    from rdc_bench.core.stages import Report
     from rdc_bench.training.runs import Job
 
 
@@ -251,7 +251,7 @@ def baseline(method: Any, threat: str, eps: str | None, inner_steps: int, beta: 
     from rdc_bench.cli.progress import stages
 
     with stages() as report:
-        from rdc_bench.errors import UserError
+        from rdc_bench.core.errors import UserError
         from rdc_bench.threats import LpThreat, make_threat
         from rdc_bench.training.runs import train_baseline
 

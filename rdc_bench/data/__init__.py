@@ -5,10 +5,10 @@ from __future__ import annotations
 import warnings
 from pathlib import Path
 
+from rdc_bench.core.errors import Notice, UserError, unknown_name
 from rdc_bench.data import cifar10_c, fashion_mnist, image_folder, restricted_imagenet
 from rdc_bench.data.cifar import CIFAR10, CIFAR100
 from rdc_bench.data.dataset import SPLITS, Dataset, DatasetInfo
-from rdc_bench.errors import Notice, UserError, unknown_name
 
 __all__ = ["DATASETS", "SPLITS", "Dataset", "DatasetInfo", "dataset_info", "dataset_of_models", "list_datasets", "load_dataset"]
 

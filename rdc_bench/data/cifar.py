@@ -19,12 +19,12 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
+from rdc_bench.core.errors import UserError
+from rdc_bench.core.files import write_atomically
 from rdc_bench.data.dataset import Dataset, DatasetInfo, rows_of_split
 from rdc_bench.data.files import cache_dir, download
 from rdc_bench.data.images import Shape, decode_exact
 from rdc_bench.data.plain_pickle import load_plain
-from rdc_bench.errors import UserError
-from rdc_bench.files import write_atomically
 
 SHAPE: Shape = (3, 32, 32)
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from rdc_bench.core.errors import UserError, unknown_name
 from rdc_bench.data.cifar import CIFAR10, SHAPE
 from rdc_bench.data.dataset import Dataset, DatasetInfo
 from rdc_bench.data.files import cache_dir
-from rdc_bench.errors import UserError, unknown_name
 
 NAME = "cifar10-c"
 FOLDER = "CIFAR-10-C"

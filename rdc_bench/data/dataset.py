@@ -11,7 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from rdc_bench.errors import UserError
+from rdc_bench.core.errors import UserError
 
 SPLITS = ("train", "validation", "test")
 VALIDATION = 5000

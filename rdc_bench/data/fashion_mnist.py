@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from rdc_bench.core.errors import UserError
 from rdc_bench.data.dataset import Dataset, DatasetInfo, rows_of_split
 from rdc_bench.data.files import cache_dir, download
-from rdc_bench.errors import UserError
 
 CLASSES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")

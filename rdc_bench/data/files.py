@@ -9,7 +9,7 @@ from pathlib import Path
 
 import platformdirs
 
-from rdc_bench.errors import UserError, in_words, is_refusal
+from rdc_bench.core.errors import UserError, in_words, is_refusal
 
 
 def cache_dir() -> Path:

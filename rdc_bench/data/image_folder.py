@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rdc_bench.core.errors import UserError
 from rdc_bench.data.dataset import SPLITS, Dataset, DatasetInfo, rows_of_split
 from rdc_bench.data.images import decode_picture, tally
-from rdc_bench.errors import UserError
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 #: Without the system's own lists, so that every machine knows the same endings.

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
-from rdc_bench.errors import UserError
+from rdc_bench.core.errors import UserError
 
 Shape = tuple[int, int, int]
 

@@ -1,7 +1,7 @@
 """Python 2's and numpy's pickles of plain data: dicts of numbers, text, lists and uint8 arrays.
 
 The names that they need are answered by stand-ins that build uint8 arrays and nothing else
-(see :mod:`rdc_bench.inert_pickle`).
+(see :mod:`rdc_bench.core.inert_pickle`).
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from rdc_bench.errors import UserError
-from rdc_bench.inert_pickle import Function, StandIns, encode, load_inert, one_line
+from rdc_bench.core.errors import UserError
+from rdc_bench.core.inert_pickle import Function, StandIns, encode, load_inert, one_line
 
 
 def load_plain(raw: bytes, name: str) -> dict[Any, Any]:

@@ -18,11 +18,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from rdc_bench.core.errors import UserError
 from rdc_bench.data.dataset import Dataset, DatasetInfo
 from rdc_bench.data.files import cache_dir
 from rdc_bench.data.image_folder import images_by_class, read, take_turns
 from rdc_bench.data.images import Shape, decode_square, tally
-from rdc_bench.errors import UserError
 
 SIZE = 64
 SHAPE: Shape = (3, SIZE, SIZE)

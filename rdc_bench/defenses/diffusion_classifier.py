@@ -16,11 +16,11 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from rdc_bench.core.errors import UserError, unknown_name
+from rdc_bench.core.randomness import Key, normal, row_keys
 from rdc_bench.diffusion.denoiser import for_classes
 from rdc_bench.diffusion.noise_levels import NoiseLevels, noise_levels
 from rdc_bench.diffusion.weighting import weight
-from rdc_bench.errors import UserError, unknown_name
-from rdc_bench.randomness import Key, normal, row_keys
 
 Noise = Literal["shared", "fresh", "fixed"]
 NOISES = ("shared", "fresh", "fixed")

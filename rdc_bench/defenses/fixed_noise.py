@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from rdc_bench.core.randomness import draws_for
 from rdc_bench.defenses.diffusion_classifier import DiffusionClassifier
 from rdc_bench.defenses.likelihood_maximization import LikelihoodMaximization
-from rdc_bench.randomness import draws_for
 
 
 def fixed_noise(model: nn.Module) -> nn.Module:

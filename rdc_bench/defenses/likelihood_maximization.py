@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from rdc_bench.core.errors import unknown_name
+from rdc_bench.core.randomness import Key, normal, row_keys, uniform
 from rdc_bench.diffusion.loss import edm_weight
-from rdc_bench.errors import unknown_name
-from rdc_bench.randomness import Key, normal, row_keys, uniform
 
 Optimizer = Literal["adam", "normalized"]
 Gradient = Literal["exact", "bpda", "surrogate"]

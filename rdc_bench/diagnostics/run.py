@@ -9,10 +9,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
-import rdc_bench
 from rdc_bench.attacks import ATTACKS
 from rdc_bench.catalog import baselines
 from rdc_bench.consistency import check_dataset
+from rdc_bench.core.errors import UserError
+from rdc_bench.core.precision import full_float32
+from rdc_bench.core.stages import Report, unheard
+from rdc_bench.core.version import __version__
 from rdc_bench.data import load_dataset
 from rdc_bench.diagnostics import (
     black_box,
@@ -27,12 +30,9 @@ from rdc_bench.diagnostics import (
 )
 from rdc_bench.diagnostics.outcome import Outcome
 from rdc_bench.diagnostics.subject import Subject, make_subject
-from rdc_bench.errors import UserError
 from rdc_bench.evaluation.plan import plan_model
 from rdc_bench.loading import load_resolved
-from rdc_bench.precision import full_float32
 from rdc_bench.results.diagnosis import Check, Diagnosis
-from rdc_bench.stages import Report, unheard
 from rdc_bench.threats import LpThreat, make_threat
 
 #: With fewer images, no exact test at the 5 % level could find anything.
@@ -124,7 +124,7 @@ def diagnose(
         correct=len(subject),
         seed=seed,
         surrogates=list(others),
-        versions={"rdc_bench": rdc_bench.__version__, "torch": importlib.metadata.version("torch")},
+        versions={"rdc_bench": __version__, "torch": importlib.metadata.version("torch")},
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         seconds=time.monotonic() - began,
         checks=checks,

@@ -13,7 +13,7 @@ import torch
 from scipy.stats import norm
 from torch import Tensor
 
-from rdc_bench.errors import UserError, unknown_name
+from rdc_bench.core.errors import UserError, unknown_name
 
 GRIDS = ("log-normal", "gauss", "log-uniform", "uniform", "reference")
 

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from rdc_bench.core.errors import UserError
 from rdc_bench.diffusion.denoiser import one_hot
-from rdc_bench.errors import UserError
 from rdc_bench.networks import network_class
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from rdc_bench.core.errors import unknown_name
 from rdc_bench.diffusion.loss import edm_weight
 from rdc_bench.diffusion.noise_levels import log_normal_density
-from rdc_bench.errors import unknown_name
 
 WEIGHTINGS = ("edm", "elbo", "simple", "reference")
 

@@ -23,11 +23,11 @@ from torch.nn.parameter import is_lazy
 
 from rdc_bench.attacks.agreement import cosines, needed
 from rdc_bench.attacks.losses import margin
-from rdc_bench.errors import UserError, first_line
+from rdc_bench.core.errors import UserError, first_line
+from rdc_bench.core.global_generators import preserved
+from rdc_bench.core.precision import full_float32
+from rdc_bench.core.randomness import Key, draws_for, seed_of
 from rdc_bench.evaluation.mending import Mended, mended, read, where
-from rdc_bench.global_generators import preserved
-from rdc_bench.precision import full_float32
-from rdc_bench.randomness import Key, draws_for, seed_of
 from rdc_bench.results.admission import Admission, Draws, Gradient, Output
 
 #: Images that a model is shown. All calls together cost no more than 32 images do, one with its gradient counted as two.

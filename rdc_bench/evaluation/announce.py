@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 
-from rdc_bench.errors import UserError
+from rdc_bench.core.errors import UserError
+from rdc_bench.core.global_generators import preserved
 from rdc_bench.evaluation.estimate import ModelEstimate, Rates, estimate, timed
 from rdc_bench.evaluation.execute import Job
 from rdc_bench.evaluation.plan import Plan, PlannedAttack, PlannedModel
-from rdc_bench.global_generators import preserved
 from rdc_bench.results.store import RunFolder
 
 log = logging.getLogger(__name__)

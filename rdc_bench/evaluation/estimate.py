@@ -19,12 +19,12 @@ from rdc_bench.attacks import ATTACKS, source_names
 from rdc_bench.attacks.ensemble import stages
 from rdc_bench.attacks.square import REFRESH
 from rdc_bench.attacks.transfer import MAKERS
+from rdc_bench.core.global_generators import model_apart, preserved
+from rdc_bench.core.precision import full_float32
+from rdc_bench.core.randomness import draws_for
 from rdc_bench.evaluation.metering import metered
 from rdc_bench.evaluation.plan import Plan, PlannedAttack
 from rdc_bench.evaluation.witness import CHEAP, LEAST, PASSES, SHARE
-from rdc_bench.global_generators import model_apart, preserved
-from rdc_bench.precision import full_float32
-from rdc_bench.randomness import draws_for
 from rdc_bench.results.schema import CLEAN
 
 #: About how long a call takes that is timed, in seconds: enough images for it, as far as there are any.

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from rdc_bench.attacks.gradient import differentiated, gradient_kind
+from rdc_bench.core.global_generators import model_apart, preserved
+from rdc_bench.core.precision import full_float32
+from rdc_bench.core.randomness import Key, draws_for, generator, seed_of
 from rdc_bench.evaluation.judge import OK, Verdict, check, followed, predictions
 from rdc_bench.evaluation.metering import Meter, metered
 from rdc_bench.evaluation.plan import Plan, PlannedAttack
 from rdc_bench.evaluation.slopes import PIXEL, slope_errors
 from rdc_bench.evaluation.watch import Seen, Watch, watched
-from rdc_bench.global_generators import model_apart, preserved
-from rdc_bench.precision import full_float32
-from rdc_bench.randomness import Key, draws_for, generator, seed_of
 from rdc_bench.results.schema import CLEAN
 from rdc_bench.results.store import Shard
 

@@ -8,9 +8,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from rdc_bench.core.global_generators import model_apart
+from rdc_bench.core.randomness import Key, draws_for, seed_of
 from rdc_bench.evaluation.watch import Seen
-from rdc_bench.global_generators import model_apart
-from rdc_bench.randomness import Key, draws_for, seed_of
 from rdc_bench.threats import Threat
 
 

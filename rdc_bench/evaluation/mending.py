@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rdc_bench.global_generators import preserved
-from rdc_bench.randomness import draws_for, row_keys, seed_of
+from rdc_bench.core.global_generators import preserved
+from rdc_bench.core.randomness import draws_for, row_keys, seed_of
 from rdc_bench.results.admission import Admission, Output
 
 

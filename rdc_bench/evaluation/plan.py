@@ -18,10 +18,10 @@ from rdc_bench.attacks import ATTACKS, Attack, source_names
 from rdc_bench.cards import LoadedCard, ModelCard, every_card, is_elsewhere, settings_of
 from rdc_bench.catalog import baselines
 from rdc_bench.consistency import check_dataset
+from rdc_bench.core.eps import Eps
+from rdc_bench.core.errors import UserError
 from rdc_bench.data import DATASETS, Dataset, dataset_of_models, load_dataset
 from rdc_bench.defenses.fixed_noise import fixed_noise
-from rdc_bench.eps import Eps
-from rdc_bench.errors import UserError
 from rdc_bench.evaluation.profiles import (
     DEFAULT_DATASET,
     DEFAULT_MODELS,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from rdc_bench.attacks import ATTACKS
-from rdc_bench.errors import UserError, unknown_name
+from rdc_bench.core.errors import UserError, unknown_name
 
 #: What `run` evaluates when no model is named.
 DEFAULT_DATASET = "fashion-mnist"

@@ -22,9 +22,11 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-import rdc_bench
 from rdc_bench.attacks.gradient import gradient_kind
-from rdc_bench.errors import UserError
+from rdc_bench.core.errors import UserError
+from rdc_bench.core.files import check_writable
+from rdc_bench.core.global_generators import preserved
+from rdc_bench.core.version import __version__
 from rdc_bench.evaluation.admission import IMAGES, admit
 from rdc_bench.evaluation.announce import announce
 from rdc_bench.evaluation.engines import Engine, find_engine
@@ -33,8 +35,6 @@ from rdc_bench.evaluation.mending import mended
 from rdc_bench.evaluation.plan import Plan, PlannedAttack, PlannedModel, RunConfig, make_plan
 from rdc_bench.evaluation.reported import reported_otherwise
 from rdc_bench.evaluation.witness import chosen
-from rdc_bench.files import check_writable
-from rdc_bench.global_generators import preserved
 from rdc_bench.results.admission import Admission
 from rdc_bench.results.diagnosis import failed_diagnoses, masked
 from rdc_bench.results.schema import CLEAN, Failure, Manifest, ModelEntry, RunStatus
@@ -225,7 +225,7 @@ def _manifest(plan: Plan) -> Manifest:
         models=[],
         attacks=[a.entry for a in plan.attacks],
         versions={
-            "rdc_bench": rdc_bench.__version__,
+            "rdc_bench": __version__,
             "python": platform.python_version(),
             **{name: importlib.metadata.version(name) for name in ("torch", "numpy", "pyautoattack")},
             **_commit(),
@@ -243,7 +243,7 @@ def _manifest(plan: Plan) -> Manifest:
 
 def _commit() -> dict[str, str]:
     """The commit of this package's checkout, with ``-dirty`` for uncommitted changes; nothing for an installed wheel."""
-    checkout = Path(rdc_bench.__file__).parents[1]
+    checkout = Path(__file__).parents[2]
     if not (checkout / ".git").exists():
         return {}
     described = ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--abbrev=12"]

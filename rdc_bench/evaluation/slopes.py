@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from rdc_bench.attacks.gradient import evaluate
 from rdc_bench.attacks.losses import margin
-from rdc_bench.global_generators import model_apart
-from rdc_bench.randomness import Key, draws_for, seed_of
+from rdc_bench.core.global_generators import model_apart
+from rdc_bench.core.randomness import Key, draws_for, seed_of
 
 #: Lengths of the steps, as shares of the largest change of a pixel.
 SHARES = (1 / 16, 1 / 4, 1.0)

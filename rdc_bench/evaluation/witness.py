@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from rdc_bench.core.randomness import seed_of
 from rdc_bench.evaluation.plan import PlannedAttack
-from rdc_bench.randomness import seed_of
 from rdc_bench.results.schema import CLEAN, AttackEntry
 from rdc_bench.results.trust import path_doubts, standing
 

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from rdc_bench.core.errors import UserError, unknown_name
+from rdc_bench.core.inert_pickle import one_line
 from rdc_bench.diffusion import PRECONDITIONINGS
-from rdc_bench.errors import UserError, unknown_name
-from rdc_bench.inert_pickle import one_line
 from rdc_bench.networks import NETWORKS, SongUNet, network_class
 from rdc_bench.networks.score_sde import from_score_sde
 

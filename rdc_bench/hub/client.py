@@ -10,8 +10,8 @@ import httpx2
 import huggingface_hub
 from huggingface_hub import constants, errors
 
-import rdc_bench
-from rdc_bench.errors import UserError, first_line, in_words, is_refusal
+from rdc_bench.core.errors import UserError, first_line, in_words, is_refusal
+from rdc_bench.core.version import __version__
 from rdc_bench.hub.reference import HubReference
 
 #: How this package introduces itself to the Hub; the name is also that in a repository's ``config.json``.
@@ -20,7 +20,7 @@ LIBRARY: Final = "rdc-bench"
 
 def client(endpoint: str | None) -> huggingface_hub.HfApi:
     """The client, with the token that the user has set for it. None: the endpoint of ``HF_ENDPOINT``."""
-    return huggingface_hub.HfApi(endpoint=endpoint, library_name=LIBRARY, library_version=rdc_bench.__version__)
+    return huggingface_hub.HfApi(endpoint=endpoint, library_name=LIBRARY, library_version=__version__)
 
 
 @contextmanager

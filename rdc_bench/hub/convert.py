@@ -24,10 +24,10 @@ from rdc_bench.cards import (
     file_sha256,
     find_model_card,
 )
+from rdc_bench.core.errors import UserError, unknown_name
+from rdc_bench.core.files import check_writable, write_folder_atomically
 from rdc_bench.data import DATASETS
 from rdc_bench.diffusion import PRECONDITIONINGS
-from rdc_bench.errors import UserError, unknown_name
-from rdc_bench.files import check_writable, write_folder_atomically
 from rdc_bench.hub.architecture import NetworkSpec, arguments_of, check_fit, in_our_names, network_of
 from rdc_bench.hub.checkpoints import plain, read_checkpoint
 from rdc_bench.hub.layout import CONFIG, RepositoryConfig

@@ -22,7 +22,7 @@ from rdc_bench.cards import (
     Strict,
     Weights,
 )
-from rdc_bench.errors import UserError
+from rdc_bench.core.errors import UserError
 
 CONFIG, README = "config.json", "README.md"
 

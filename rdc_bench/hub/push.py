@@ -10,7 +10,7 @@ import yaml
 from huggingface_hub import CommitOperationAdd
 
 from rdc_bench.cards import LoadedCard, every_card
-from rdc_bench.errors import UserError
+from rdc_bench.core.errors import UserError
 from rdc_bench.hub.client import LIBRARY, client, one_line_errors
 from rdc_bench.hub.layout import CONFIG, README, RepositoryConfig, weights_beside
 from rdc_bench.hub.readme import measured, readme

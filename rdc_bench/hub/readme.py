@@ -11,7 +11,7 @@ from pathlib import Path
 from huggingface_hub import EvalResult, ModelCardData
 
 from rdc_bench.cards import LoadedCard, every_card, settings_of
-from rdc_bench.errors import UserError
+from rdc_bench.core.errors import UserError
 from rdc_bench.hub.client import LIBRARY
 from rdc_bench.hub.reference import HubReference
 from rdc_bench.parts import weight_files

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
-from rdc_bench.errors import UserError
+from rdc_bench.core.errors import UserError
 
 SCHEME = "hf://"
 RIGHT = "write hf://owner/repo or hf://owner/repo@revision"

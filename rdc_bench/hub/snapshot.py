@@ -14,9 +14,9 @@ import huggingface_hub
 from huggingface_hub.errors import CachedRepoTreeNotFoundError, LocalEntryNotFoundError
 from huggingface_hub.utils import disable_progress_bars
 
-import rdc_bench
 from rdc_bench.cards import LoadedCard, Weights, every_card, file_sha256, is_elsewhere, read_model_card, with_parts
-from rdc_bench.errors import UserError
+from rdc_bench.core.errors import UserError
+from rdc_bench.core.version import __version__
 from rdc_bench.hub.client import LIBRARY
 from rdc_bench.hub.layout import CONFIG, README, read_config, weights_beside
 from rdc_bench.hub.reference import HubReference
@@ -115,7 +115,7 @@ class Snapshot:
                         endpoint=self.endpoint,
                         cache_dir=self.cache_dir,
                         library_name=LIBRARY,
-                        library_version=rdc_bench.__version__,
+                        library_version=__version__,
                     )
             except LocalEntryNotFoundError as error:
                 if self.local:

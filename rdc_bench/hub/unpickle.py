@@ -24,8 +24,8 @@ from typing import Any, BinaryIO, NamedTuple
 import torch
 from torch import Tensor
 
-from rdc_bench.errors import UserError
-from rdc_bench.inert_pickle import Function, StandIns, encode, load_inert, one_line
+from rdc_bench.core.errors import UserError
+from rdc_bench.core.inert_pickle import Function, StandIns, encode, load_inert, one_line
 
 _ZIP = b"PK\x03\x04"
 _PICKLE = b"\x80"

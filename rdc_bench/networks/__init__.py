@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from rdc_bench.errors import unknown_name
+from rdc_bench.core.errors import unknown_name
 from rdc_bench.networks.edm import DhariwalUNet, SongUNet
 from rdc_bench.networks.resnet import SmallResNet
 from rdc_bench.networks.resnet18 import ResNet18

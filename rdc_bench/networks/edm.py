@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rdc_bench.errors import UserError, unknown_name
+from rdc_bench.core.errors import UserError, unknown_name
 from rdc_bench.networks.layers import (
     BlockStyle,
     Conv2d,

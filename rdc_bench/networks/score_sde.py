@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
-from rdc_bench.errors import UserError
+from rdc_bench.core.errors import UserError
 from rdc_bench.networks.edm import SongUNet
 from rdc_bench.networks.layers import FourierEmbedding, UNetBlock
 

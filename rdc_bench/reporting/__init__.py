@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
-from rdc_bench.errors import UserError, unknown_name
-from rdc_bench.files import check_writable, write_atomically
+from rdc_bench.core.errors import UserError, unknown_name
+from rdc_bench.core.files import check_writable, write_atomically
 from rdc_bench.reporting.comparison import Comparisons, compare
 from rdc_bench.reporting.curves import curve_figures, curve_tables
 from rdc_bench.reporting.render import csv, markdown

@@ -6,7 +6,7 @@ import csv
 import io
 
 from rdc_bench.attacks import ATTACKS
-from rdc_bench.errors import UserError
+from rdc_bench.core.errors import UserError
 from rdc_bench.reporting.comparison import Comparisons, RunTable
 from rdc_bench.reporting.render import heading
 from rdc_bench.results.curves import SecurityCurve, security_curves

@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from rdc_bench.cards import ModelCard, Reported, card_names, read_card
-from rdc_bench.eps import parse_eps
-from rdc_bench.errors import UserError
+from rdc_bench.core.eps import parse_eps
+from rdc_bench.core.errors import UserError
 from rdc_bench.results.schema import Manifest
 from rdc_bench.results.statistics import wilson
 from rdc_bench.results.summary import SENSES

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rdc_bench.eps import parse_eps
-from rdc_bench.errors import UserError
+from rdc_bench.core.eps import parse_eps
+from rdc_bench.core.errors import UserError
 from rdc_bench.reporting.comparison import Comparisons, RunTable
 from rdc_bench.results.schema import Manifest, ModelEntry
 from rdc_bench.results.store import RunFolder

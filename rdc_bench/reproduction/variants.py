@@ -9,8 +9,8 @@ import yaml
 from pydantic import ValidationError
 
 from rdc_bench.cards import ModelCard, find_model_card
-from rdc_bench.errors import UserError
-from rdc_bench.files import write_atomically
+from rdc_bench.core.errors import UserError
+from rdc_bench.core.files import write_atomically
 from rdc_bench.reproduction.recipe import Variant
 
 

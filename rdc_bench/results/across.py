@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from rdc_bench.cards import ThreatCard, card_names, find_threat_card
-from rdc_bench.eps import parse_eps
-from rdc_bench.errors import UserError
+from rdc_bench.core.eps import parse_eps
+from rdc_bench.core.errors import UserError
 from rdc_bench.results.schema import CLEAN, AttackEntry, Manifest, ModelEntry
 from rdc_bench.results.statistics import Rate
 from rdc_bench.results.store import RunFolder

@@ -14,8 +14,8 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from rdc_bench.errors import UserError
-from rdc_bench.files import write_atomically
+from rdc_bench.core.errors import UserError
+from rdc_bench.core.files import write_atomically
 from rdc_bench.results.schema import ModelEntry
 
 Verdict = Literal["pass", "warn", "fail"]

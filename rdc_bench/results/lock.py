@@ -12,8 +12,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from rdc_bench.errors import UserError
-from rdc_bench.files import write_atomically
+from rdc_bench.core.errors import UserError
+from rdc_bench.core.files import write_atomically
 
 LOCK, HOLDER = "lock", "holder.json"
 

@@ -22,8 +22,8 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 from safetensors import SafetensorError
 
-from rdc_bench.errors import UserError, in_words
-from rdc_bench.files import write_atomically
+from rdc_bench.core.errors import UserError, in_words
+from rdc_bench.core.files import write_atomically
 from rdc_bench.results.lock import alone
 from rdc_bench.results.schema import RECORDS, Manifest
 

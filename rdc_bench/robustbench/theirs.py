@@ -24,7 +24,7 @@ from robustbench.model_zoo.enums import BenchmarkDataset, ThreatModel
 from torch import nn
 
 from rdc_bench.cards import ROBUSTBENCH, LoadedCard, ModelCard, RobustBenchSpec, file_sha256
-from rdc_bench.errors import UserError, unknown_name
+from rdc_bench.core.errors import UserError, unknown_name
 from rdc_bench.robustbench.entries import function_name
 
 SYNTAX = "write robustbench:ID (CIFAR-10, Linf) or robustbench:DATASET/THREAT/ID"

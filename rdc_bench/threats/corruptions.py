@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rdc_bench.errors import UserError
-from rdc_bench.randomness import seed_of
+from rdc_bench.core.errors import UserError
+from rdc_bench.core.randomness import seed_of
 
 KINDS = (
     *("gaussian_noise", "shot_noise", "impulse_noise"),

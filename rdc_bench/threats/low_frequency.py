@@ -17,7 +17,7 @@ import torch
 from scipy.optimize import LinearConstraint, milp
 from torch import Tensor
 
-from rdc_bench.errors import UserError
+from rdc_bench.core.errors import UserError
 
 #: Share of the frequencies along each axis that a change is made of.
 SHARE = 1 / 4

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from rdc_bench.errors import UserError
+from rdc_bench.core.errors import UserError
 
 #: Changes below this are rounding: the spacing of float32 pixels near 1 is 6e-8.
 ROUNDING = 1e-7

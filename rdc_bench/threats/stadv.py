@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from rdc_bench.errors import UserError
+from rdc_bench.core.errors import UserError
 
 #: Slack of the membership test in pixel values; interpolation in float32 errs by about 1e-6.
 ROUNDING = 1e-5

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from rdc_bench.core.errors import UserError, first_line
+from rdc_bench.core.files import write_atomically
+from rdc_bench.core.randomness import generator
 from rdc_bench.data import Dataset
-from rdc_bench.errors import UserError, first_line
-from rdc_bench.files import write_atomically
-from rdc_bench.randomness import generator
 
 #: ``loss(model, x, y, generator) -> scalar``, x in [0, 1].
 Loss = Callable[[Any, Tensor, Tensor, torch.Generator], Tensor]

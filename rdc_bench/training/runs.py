@@ -18,17 +18,17 @@ import yaml
 from torch import nn
 
 from rdc_bench.cards import ClassifierSpec, DenoiserSpec, ModelCard, Training, Weights, check_card_name, file_sha256
+from rdc_bench.core.eps import Eps
+from rdc_bench.core.errors import UserError, first_line
+from rdc_bench.core.files import check_writable, write_atomically
+from rdc_bench.core.stages import Report, unheard
 from rdc_bench.data import Dataset, dataset_info, load_dataset
 from rdc_bench.data.images import Shape, describe
 from rdc_bench.defenses import DiffusionClassifier
 from rdc_bench.diffusion import EDMPrecond
-from rdc_bench.eps import Eps
-from rdc_bench.errors import UserError, first_line
 from rdc_bench.evaluation.judge import predictions
-from rdc_bench.files import check_writable, write_atomically
 from rdc_bench.loading import load_denoiser
 from rdc_bench.networks import MultiHeadUNet, network_class
-from rdc_bench.stages import Report, unheard
 from rdc_bench.threats import LpThreat
 from rdc_bench.training.adversarial import InnerAttack, pgd_loss, standard_loss, trades_loss
 from rdc_bench.training.diffusion import Shifted, multihead_loss, teacher_loss

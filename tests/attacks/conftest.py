@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rdc_bench.attacks import ATTACKS
+from rdc_bench.core.randomness import draws_for, generator, normal, row_keys
 from rdc_bench.data import load_dataset
-from rdc_bench.randomness import draws_for, generator, normal, row_keys
 from rdc_bench.threats import Threat
 
 

@@ -22,8 +22,8 @@ from rdc_bench import UserError
 from rdc_bench.attacks import ATTACKS
 from rdc_bench.attacks.adapters import LIBRARIES, adapt
 from rdc_bench.cli import main
+from rdc_bench.core.randomness import draws_for, generator
 from rdc_bench.evaluation.plan import PlannedAttack
-from rdc_bench.randomness import draws_for, generator
 from rdc_bench.results.store import RunFolder
 from rdc_bench.threats import LpThreat
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from rdc_bench import UserError
 from rdc_bench.attacks import ATTACKS
+from rdc_bench.core.randomness import generator
 from rdc_bench.evaluation.plan import RunConfig, make_plan
-from rdc_bench.randomness import generator
 from rdc_bench.threats import LpThreat
 
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from rdc_bench.core.randomness import draws_for
 from rdc_bench.evaluation.metering import metered
-from rdc_bench.randomness import draws_for
 from rdc_bench.threats import LpThreat
 from rdc_bench.threats.lp import Norm
 

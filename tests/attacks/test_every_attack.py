@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from rdc_bench import UserError
 from rdc_bench.attacks import ATTACKS
-from rdc_bench.randomness import draws_for, generator
+from rdc_bench.core.randomness import draws_for, generator
 from rdc_bench.threats import THREATS, Threat
 
 # These need a denoiser in the model, or other models beside it; their own tests say the same of them.

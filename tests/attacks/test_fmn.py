@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rdc_bench.randomness import generator, normal, row_keys
+from rdc_bench.core.randomness import generator, normal, row_keys
 from rdc_bench.threats import LpThreat
 from rdc_bench.threats.lp import Norm
 

@@ -12,11 +12,11 @@ import rdc_bench
 from rdc_bench import UserError
 from rdc_bench.attacks import ATTACKS
 from rdc_bench.attacks.gradient import differentiated, gradient_kind
+from rdc_bench.core.randomness import common_draws, draws_for, normal, row_keys
 from rdc_bench.defenses import RDC, LikelihoodMaximization
 from rdc_bench.diffusion import OptimalDenoiser
 from rdc_bench.evaluation.metering import metered
 from rdc_bench.evaluation.plan import RunConfig, make_plan
-from rdc_bench.randomness import common_draws, draws_for, normal, row_keys
 from rdc_bench.results.store import RunFolder
 from rdc_bench.threats import LpThreat
 

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 import rdc_bench
 from rdc_bench import UserError
 from rdc_bench.attacks.lagrange import Noise, diffusion_gradient
+from rdc_bench.core.randomness import draws_for
 from rdc_bench.defenses import RDC, DiffusionClassifier, LikelihoodMaximization
 from rdc_bench.diffusion import OptimalDenoiser
 from rdc_bench.diffusion.loss import edm_weight
-from rdc_bench.randomness import draws_for
 from rdc_bench.threats import LpThreat
 
 

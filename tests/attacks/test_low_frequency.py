@@ -8,7 +8,7 @@ from scipy import fft
 from scipy.optimize import linprog
 from torch import Tensor, nn
 
-from rdc_bench.randomness import generator
+from rdc_bench.core.randomness import generator
 from rdc_bench.threats import LowFrequencyThreat
 
 

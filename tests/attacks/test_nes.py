@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from rdc_bench.attacks.nes import _Estimated, nes
-from rdc_bench.randomness import generator
+from rdc_bench.core.randomness import generator
 from rdc_bench.threats import make_threat
 from rdc_bench.threats.lp import linf
 

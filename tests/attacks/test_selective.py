@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from rdc_bench.attacks import ATTACKS
-from rdc_bench.randomness import draws_for, generator, normal, row_keys, uniform
+from rdc_bench.core.randomness import draws_for, generator, normal, row_keys, uniform
 from rdc_bench.threats import LpThreat
 from rdc_bench.threats.lp import Norm
 

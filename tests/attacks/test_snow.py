@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rdc_bench.randomness import generator
+from rdc_bench.core.randomness import generator
 from rdc_bench.threats import SnowThreat
 from rdc_bench.threats.snow import flakes_of, random_streaks, snow, within_budget
 

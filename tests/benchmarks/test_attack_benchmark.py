@@ -10,7 +10,7 @@ import torch
 from click.testing import CliRunner
 
 from rdc_bench.attacks.apgd import apgd_ce
-from rdc_bench.randomness import generator
+from rdc_bench.core.randomness import generator
 from rdc_bench.threats import LpThreat
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"

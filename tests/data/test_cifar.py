@@ -16,9 +16,9 @@ import pytest
 import torch
 from PIL import Image
 
+from rdc_bench.core.errors import UserError
 from rdc_bench.data import load_dataset
 from rdc_bench.data.cifar import CIFAR10, CIFAR100, Cifar
-from rdc_bench.errors import UserError
 
 Serve = Callable[[Callable[[BaseHTTPRequestHandler], None]], str]
 

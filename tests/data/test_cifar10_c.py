@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from rdc_bench.core.errors import UserError
 from rdc_bench.data import dataset_of_models, load_dataset
-from rdc_bench.errors import UserError
 from rdc_bench.evaluation.plan import RunConfig, make_plan
 
 

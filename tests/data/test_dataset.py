@@ -7,9 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
+from rdc_bench.core.errors import UserError
 from rdc_bench.data import DATASETS, Dataset, list_datasets, load_dataset
 from rdc_bench.data.dataset import rows_of_split
-from rdc_bench.errors import UserError
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rdc_bench.core.errors import UserError
 from rdc_bench.data import fashion_mnist, load_dataset
 from rdc_bench.data.fashion_mnist import read_idx
-from rdc_bench.errors import UserError
 
 needs_full_set = pytest.mark.skipif(
     not fashion_mnist.DEBIAN.is_dir(), reason="Debian's package dataset-fashion-mnist is not installed"

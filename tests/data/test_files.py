@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from rdc_bench.core.errors import UserError
 from rdc_bench.data.files import cache_dir, download
-from rdc_bench.errors import UserError
 
 CONTENT = bytes(range(256)) * 5000
 Serve = Callable[[Callable[[BaseHTTPRequestHandler], None]], str]

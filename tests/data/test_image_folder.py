@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
+from rdc_bench.core.errors import Notice, UserError
 from rdc_bench.data import load_dataset
-from rdc_bench.errors import Notice, UserError
 
 
 def draw(path: Path, colour: int = 0, *, mode: str = "RGB", size: tuple[int, int] = (5, 4)) -> None:
@@ -157,7 +157,7 @@ def test_grey_and_colour_together_are_colour(tmp_path: Path, first: str) -> None
     assert load_dataset("image-folder", n=1, data_dir=tmp_path).image_shape[0] == (1 if first == "L" else 3)
 
 
-@pytest.mark.filterwarnings("ignore::rdc_bench.errors.Notice")
+@pytest.mark.filterwarnings("ignore::rdc_bench.core.errors.Notice")
 @pytest.mark.parametrize("modes", [("L", "L"), ("RGB", "RGB"), ("L", "RGB"), ("RGB", "L")])
 @pytest.mark.parametrize("size", [(5, 4), (1, 1), (13, 20)])
 @pytest.mark.parametrize("channels", [1, 3])

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from rdc_bench.core.errors import UserError
 from rdc_bench.data.images import BACKGROUND, decode_picture, decode_square, tally
-from rdc_bench.errors import UserError
 
 H, W = 5, 7
 

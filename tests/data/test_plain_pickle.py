@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rdc_bench.core.errors import UserError
 from rdc_bench.data.plain_pickle import load_plain
-from rdc_bench.errors import UserError
 
 ARRAY = np.arange(24, dtype=np.uint8).reshape(4, 6)
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
+from rdc_bench.core.errors import Notice, UserError
 from rdc_bench.data import load_dataset
 from rdc_bench.data.restricted_imagenet import CLASSES, GROUPS
-from rdc_bench.errors import Notice, UserError
 
 NAME = "restricted-imagenet"
 
@@ -96,7 +96,7 @@ def test_images_of_the_right_size_are_left_as_they_are(tmp_path: Path, rng: np.r
     assert torch.equal(loaded.pixels[0], torch.from_numpy(pixels.transpose(2, 0, 1)))
 
 
-@pytest.mark.filterwarnings("ignore::rdc_bench.errors.Notice")
+@pytest.mark.filterwarnings("ignore::rdc_bench.core.errors.Notice")
 @pytest.mark.parametrize("mode", ["L", "CMYK"])
 def test_grey_and_printed_photographs_become_rgb(tmp_path: Path, mode: str) -> None:
     nine_folders(tmp_path)

@@ -3,10 +3,10 @@ import math
 import pytest
 import torch
 
+from rdc_bench.core.errors import UserError
+from rdc_bench.core.randomness import draws_for
 from rdc_bench.defenses import DiffusionClassifier
 from rdc_bench.diffusion import GaussianDenoiser, OptimalDenoiser
-from rdc_bench.errors import UserError
-from rdc_bench.randomness import draws_for
 
 
 @pytest.fixture

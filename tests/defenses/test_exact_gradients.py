@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from rdc_bench.core.randomness import draws_for
 from rdc_bench.defenses import RDC, DiffusionClassifier, LikelihoodMaximization
 from rdc_bench.diffusion import EDMPrecond
-from rdc_bench.randomness import draws_for
 
 
 @pytest.fixture(autouse=True)

@@ -2,9 +2,9 @@ import pytest
 import torch
 
 from rdc_bench import UserError
+from rdc_bench.core.randomness import draws_for
 from rdc_bench.defenses import RDC, LikelihoodMaximization
 from rdc_bench.diffusion import OptimalDenoiser
-from rdc_bench.randomness import draws_for
 
 
 @pytest.fixture

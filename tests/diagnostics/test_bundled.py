@@ -7,12 +7,12 @@ import torch
 from torch import nn
 
 import rdc_bench
+from rdc_bench.core.registry import load_plugin
 from rdc_bench.data import load_dataset
 from rdc_bench.defenses import DiffusionClassifier
 from rdc_bench.diagnostics import diagnose, gradient_agreement
 from rdc_bench.diagnostics.subject import make_subject
 from rdc_bench.loading import load_denoiser
-from rdc_bench.registry import load_plugin
 from rdc_bench.threats import LpThreat
 
 pytestmark = pytest.mark.slow

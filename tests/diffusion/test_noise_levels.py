@@ -5,8 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rdc_bench.core.errors import UserError
 from rdc_bench.diffusion.noise_levels import GRIDS, log_normal_density, noise_levels
-from rdc_bench.errors import UserError
 
 
 @pytest.mark.parametrize("grid", GRIDS)

@@ -10,8 +10,8 @@ import torch
 from scipy.integrate import quad
 from torch import Tensor, nn
 
+from rdc_bench.core.errors import UserError
 from rdc_bench.diffusion import PRECONDITIONINGS, EDMPrecond, Precond, VEPrecond, VPPrecond
-from rdc_bench.errors import UserError
 from rdc_bench.evaluation.metering import metered
 
 TINY: dict[str, Any] = {

@@ -3,9 +3,9 @@ import math
 import pytest
 import torch
 
+from rdc_bench.core.errors import UserError
 from rdc_bench.diffusion.loss import edm_weight
 from rdc_bench.diffusion.weighting import weight
-from rdc_bench.errors import UserError
 
 
 def test_elbo_weight_gives_the_entropy_of_a_gaussian_in_nats():

@@ -20,6 +20,7 @@ from rdc_bench.attacks.losses import margin
 from rdc_bench.cards import Reported
 from rdc_bench.catalog import models as catalogue
 from rdc_bench.cli import main
+from rdc_bench.core.randomness import common_draws, draws_for, normal, row_keys
 from rdc_bench.evaluation.admission import IMAGES, admit
 from rdc_bench.evaluation.judge import predictions
 from rdc_bench.evaluation.mending import Mended, mended
@@ -27,7 +28,6 @@ from rdc_bench.evaluation.metering import metered
 from rdc_bench.evaluation.reported import reported_otherwise
 from rdc_bench.loading import MODELS
 from rdc_bench.networks import ResNet18, SmallResNet
-from rdc_bench.randomness import common_draws, draws_for, normal, row_keys
 from rdc_bench.results.admission import Admission
 from rdc_bench.results.store import RunFolder
 

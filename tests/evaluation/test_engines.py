@@ -12,9 +12,9 @@ import pytest
 import rdc_bench
 from rdc_bench import UserError
 from rdc_bench.cli import main
+from rdc_bench.core.registry import load_plugin
 from rdc_bench.evaluation import run as run_module
 from rdc_bench.evaluation.plan import RunConfig, make_plan
-from rdc_bench.registry import load_plugin
 from rdc_bench.results.store import RunFolder
 
 PLUGIN = textwrap.dedent("""
@@ -24,7 +24,7 @@ PLUGIN = textwrap.dedent("""
     import torch
 
     import rdc_bench
-    from rdc_bench.randomness import normal, row_keys
+    from rdc_bench.core.randomness import normal, row_keys
 
     class Linear(torch.nn.Module):
         def __init__(self, noise):

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from rdc_bench.attacks import ATTACKS
+from rdc_bench.core.randomness import draws_for, generator
 from rdc_bench.evaluation.estimate import FORMULAS, Pass, Rates, Subject, calls, estimate, timed
 from rdc_bench.evaluation.metering import metered
 from rdc_bench.evaluation.plan import PlannedAttack, RunConfig, make_plan
-from rdc_bench.randomness import draws_for, generator
 from rdc_bench.threats import make_threat
 
 SHAPE, CLASSES = (3, 32, 32), 7

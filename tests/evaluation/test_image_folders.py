@@ -10,7 +10,7 @@ from PIL import Image
 import rdc_bench
 from rdc_bench import UserError
 from rdc_bench.cli import main
-from rdc_bench.errors import Notice
+from rdc_bench.core.errors import Notice
 
 CLASSES = ("bright", "dark", "middle")
 LEVELS = {"bright": 150, "dark": 60, "middle": 105}
@@ -58,7 +58,7 @@ def folder(tmp_path):
     return draw
 
 
-@pytest.mark.filterwarnings("ignore::rdc_bench.errors.Notice")
+@pytest.mark.filterwarnings("ignore::rdc_bench.core.errors.Notice")
 @pytest.mark.parametrize(
     ("kind", "channels", "changes"),
     [

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import rdc_bench
-from rdc_bench.global_generators import model_apart, preserved
+from rdc_bench.core.global_generators import model_apart, preserved
 from rdc_bench.results.store import RunFolder
 
 CPU = torch.device("cpu")

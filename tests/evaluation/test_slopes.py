@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from rdc_bench.core.randomness import Key, normal, row_keys
 from rdc_bench.evaluation.slopes import disagreement, slope_errors
-from rdc_bench.randomness import Key, normal, row_keys
 from rdc_bench.results.trust import TOLERANCE
 
 KEYS: list[Key] = [("slopes", i) for i in range(8)]

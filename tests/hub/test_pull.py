@@ -15,7 +15,7 @@ import yaml
 
 from rdc_bench.availability import availability
 from rdc_bench.cards import every_card
-from rdc_bench.errors import UserError
+from rdc_bench.core.errors import UserError
 from rdc_bench.hub.pull import pull
 from rdc_bench.hub.reference import parse_reference
 from rdc_bench.loading import load_resolved

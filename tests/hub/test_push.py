@@ -10,7 +10,7 @@ import yaml
 from huggingface_hub import ModelCard as HubModelCard
 
 import rdc_bench
-from rdc_bench.errors import UserError
+from rdc_bench.core.errors import UserError
 from rdc_bench.hub.pull import pull
 from rdc_bench.hub.push import push, repository_files
 from rdc_bench.hub.reference import parse_reference

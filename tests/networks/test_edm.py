@@ -17,8 +17,8 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from rdc_bench.core.errors import UserError
 from rdc_bench.diffusion import PRECONDITIONINGS, EDMPrecond
-from rdc_bench.errors import UserError
 from rdc_bench.networks import DhariwalUNet, SongUNet, network_class
 
 Weights = Callable[[dict[str, Tensor]], dict[str, Tensor]]

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from rdc_bench.core.errors import UserError
 from rdc_bench.diffusion.precondition import EDMPrecond
-from rdc_bench.errors import UserError
 
 TINY: dict[str, Any] = {
     "model_type": "MultiHeadUNet",

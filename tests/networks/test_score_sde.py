@@ -17,8 +17,8 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from rdc_bench.core.errors import UserError
 from rdc_bench.diffusion import VPPrecond
-from rdc_bench.errors import UserError
 from rdc_bench.networks import SongUNet
 from rdc_bench.networks.score_sde import from_score_sde
 

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 import rdc_bench
+from rdc_bench.core.randomness import normal, row_keys
 from rdc_bench.data import load_dataset
-from rdc_bench.randomness import normal, row_keys
 from rdc_bench.results.curves import security_curves
 from rdc_bench.results.store import RunFolder, find_runs
 from rdc_bench.results.summary import summarize

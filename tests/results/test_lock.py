@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from rdc_bench.errors import UserError
+from rdc_bench.core.errors import UserError
 from rdc_bench.results.lock import HOLDER, LOCK, alone
 
 

@@ -4,7 +4,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from rdc_bench.errors import UserError
+from rdc_bench.core.errors import UserError
 from rdc_bench.results.schema import RECORDS
 from rdc_bench.results.store import RunFolder, Shard, find_runs
 

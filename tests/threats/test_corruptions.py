@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from rdc_bench.errors import UserError
-from rdc_bench.randomness import generator
+from rdc_bench.core.errors import UserError
+from rdc_bench.core.randomness import generator
 from rdc_bench.threats import CorruptionsThreat, make_threat
 from rdc_bench.threats.corruptions import DRAWS, KINDS, corrupt, require_library
 

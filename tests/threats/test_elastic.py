@@ -4,7 +4,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-from rdc_bench.randomness import generator
+from rdc_bench.core.randomness import generator
 from rdc_bench.threats import ElasticThreat
 from rdc_bench.threats.elastic import smooth
 from rdc_bench.threats.stadv import warp

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from rdc_bench.randomness import generator
+from rdc_bench.core.randomness import generator
 from rdc_bench.threats import FogThreat
 from rdc_bench.threats.fog import blend, cloud, side_of
 

@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from rdc_bench.randomness import generator
+from rdc_bench.core.randomness import generator
 from rdc_bench.threats.gabor import DENSITY, SIDE, kernel, noise, random_kernels, random_places
 
 

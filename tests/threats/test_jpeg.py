@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from rdc_bench.randomness import generator
+from rdc_bench.core.randomness import generator
 from rdc_bench.threats import JpegThreat
 from rdc_bench.threats.jpeg import CHROMINANCE, LUMINANCE, change_of, coefficients
 

@@ -7,8 +7,8 @@ from scipy import fft
 from scipy.optimize import LinearConstraint, minimize
 from torch import Tensor
 
-from rdc_bench.errors import UserError
-from rdc_bench.randomness import generator
+from rdc_bench.core.errors import UserError
+from rdc_bench.core.randomness import generator
 from rdc_bench.threats import LowFrequencyThreat, low_frequency, make_threat
 from rdc_bench.threats.low_frequency import enlarge, low_pass, within
 

@@ -8,9 +8,9 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
+from rdc_bench.core.errors import UserError
+from rdc_bench.core.randomness import generator
 from rdc_bench.data import load_dataset
-from rdc_bench.errors import UserError
-from rdc_bench.randomness import generator
 from rdc_bench.threats import RotationTranslationThreat, make_threat
 from rdc_bench.threats.rotation_translation import transform
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from rdc_bench.randomness import generator
+from rdc_bench.core.randomness import generator
 from rdc_bench.threats.snow import BUDGET, FIRST, flakes_of, random_streaks, snow, streak, within_budget
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rdc_bench.randomness import generator
+from rdc_bench.core.randomness import generator
 from rdc_bench.threats import StAdvThreat
 from rdc_bench.threats.stadv import warp
 

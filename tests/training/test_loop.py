@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rdc_bench.core.errors import UserError
 from rdc_bench.data import Dataset
-from rdc_bench.errors import UserError
 from rdc_bench.networks import SmallResNet
 from rdc_bench.training.loop import Schedule, Trained, _batch, _cosine, _shifted, fit
 

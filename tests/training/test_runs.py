@@ -8,12 +8,12 @@ from PIL import Image
 
 import rdc_bench
 from rdc_bench.cards import ModelCard, read_card
+from rdc_bench.core.eps import parse_eps
+from rdc_bench.core.errors import UserError
+from rdc_bench.core.files import write_atomically
+from rdc_bench.core.randomness import generator
 from rdc_bench.diffusion import EDMPrecond
-from rdc_bench.eps import parse_eps
-from rdc_bench.errors import UserError
-from rdc_bench.files import write_atomically
 from rdc_bench.loading import load_denoiser, load_model
-from rdc_bench.randomness import generator
 from rdc_bench.threats import LpThreat
 from rdc_bench.training import runs
 from rdc_bench.training.diffusion import multihead_loss
@@ -157,7 +157,7 @@ def test_a_teacher_must_be_a_denoiser(job):
         train_multihead(job("student"), teacher="nobody", start=None, log_mean=0.0, log_std=1.0, heads=2, loss_weight=0.02)
 
 
-@pytest.mark.filterwarnings("ignore::rdc_bench.errors.Notice")
+@pytest.mark.filterwarnings("ignore::rdc_bench.core.errors.Notice")
 def test_validation_images_have_the_channels_of_the_training_images(tmp_path):
     """A folder whose training images are colour and grey, and whose validation images are grey alone."""
     for split, modes in {"train": ("RGB", "L"), "validation": ("L", "L")}.items():

@@ -21,7 +21,7 @@ from rdc_bench.attacks.adapters.foolbox import Foolbox
 from rdc_bench.attacks.adapters.isolation import isolated
 from rdc_bench.attacks.adapters.library import Library
 from rdc_bench.attacks.adapters.torchattacks import Torchattacks
-from rdc_bench.errors import UserError, unknown_name
+from rdc_bench.core.errors import UserError, unknown_name
 from rdc_bench.threats import LpThreat
 
 LIBRARIES: dict[str, Library] = {library.name: library for library in (Foolbox(), Torchattacks(), Art())}

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from rdc_bench.global_generators import preserved, restore, state
+from rdc_bench.core.global_generators import preserved, restore, state
 
 
 @contextlib.contextmanager

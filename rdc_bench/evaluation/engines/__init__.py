@@ -10,7 +10,7 @@ import importlib
 from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING, Protocol
 
-from rdc_bench.errors import UserError, unknown_name
+from rdc_bench.core.errors import UserError, unknown_name
 
 if TYPE_CHECKING:
     from rdc_bench.evaluation.execute import Given, Job, Task

@@ -31,10 +31,10 @@ import ray
 from ray.exceptions import NodeDiedError, ObjectLostError, OutOfMemoryError, RayTaskError, WorkerCrashedError
 
 from rdc_bench.attacks import Attack
-from rdc_bench.errors import UserError, first_line
+from rdc_bench.core.errors import UserError, first_line
+from rdc_bench.core.registry import PluginSource, load_plugin_source, plugin_sources
 from rdc_bench.evaluation.engines import Known
 from rdc_bench.evaluation.execute import Executor, Given, Job, Task
-from rdc_bench.registry import PluginSource, load_plugin_source, plugin_sources
 from rdc_bench.results.store import Shard
 
 #: How often a shard is begun again after the worker that computed it was lost.

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from rdc_bench.randomness import draws_for, generator, normal, only_row, row_keys, seed_of
+from rdc_bench.core.randomness import draws_for, generator, normal, only_row, row_keys, seed_of
 
 
 def test_seeds_are_pinned() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rdc_bench.files import check_writable, write_atomically, write_folder_atomically
+from rdc_bench.core.files import check_writable, write_atomically, write_folder_atomically
 
 
 def test_writes_and_replaces(tmp_path: Path) -> None:

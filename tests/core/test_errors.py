@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rdc_bench.errors import in_words, is_refusal, unknown_name
+from rdc_bench.core.errors import in_words, is_refusal, unknown_name
 
 
 @pytest.mark.parametrize(

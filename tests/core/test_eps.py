@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rdc_bench.errors import UserError
-from rdc_bench.threats import parse_eps
+from rdc_bench.core.eps import parse_eps
+from rdc_bench.core.errors import UserError
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from rdc_bench.attacks import ATTACKS, Attack, attack
-from rdc_bench.errors import UserError
-from rdc_bench.registry import Registry, load_plugin, load_plugin_source, plugin_sources
+from rdc_bench.core.errors import UserError
+from rdc_bench.core.registry import Registry, load_plugin, load_plugin_source, plugin_sources
 from rdc_bench.threats import LpThreat
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)

@@ -23,7 +23,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from rdc_bench.errors import UserError, unknown_name
+from rdc_bench.core.errors import UserError, unknown_name
 
 T = TypeVar("T")
 

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
-from rdc_bench.errors import UserError
+from rdc_bench.core.errors import UserError
 
 # The digits are bounded so that every number read is finite, and not zero, as a float.
 _DECIMAL = r"(?:\d{1,30}(?:\.\d{0,30})?|\.\d{1,30})(?:[eE][+-]?\d{1,2})?"

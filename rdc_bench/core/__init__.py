@@ -1,0 +1,1 @@
+"""What every other folder stands on: errors, sizes, files, keyed randomness, the registry, the reading of cards."""
