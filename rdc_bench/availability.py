@@ -5,20 +5,19 @@ from __future__ import annotations
 import importlib.util
 from typing import NamedTuple
 
-from rdc_bench.cards import (
+from rdc_bench.core.card_files import packaged
+from rdc_bench.core.errors import UserError
+from rdc_bench.parts import weights_path
+from rdc_bench.zoo.cards import LoadedCard, every_card
+from rdc_bench.zoo.schema import (
     ClassifierSpec,
     DenoiserSpec,
     ForeignWeights,
-    LoadedCard,
     RegisteredSpec,
     ReportedSpec,
     RobustBenchSpec,
     Weights,
-    every_card,
-    packaged,
 )
-from rdc_bench.core.errors import UserError
-from rdc_bench.parts import weights_path
 
 #: From the most to the least available. A model is as available as its least available part.
 STATES = ("registered", "bundled", "local", "cached", "downloadable", "needs weights", "reported only")

@@ -12,22 +12,17 @@ from typing import Any, NamedTuple
 from rdc_bench import index
 from rdc_bench.attacks import ATTACKS
 from rdc_bench.availability import STATES, Availability, availability
-from rdc_bench.cards import (
-    DenoiserSpec,
-    DiffusionClassifierSpec,
-    LoadedCard,
-    RDCSpec,
-    ReportedSpec,
-    card_names,
-    find_threat_card,
-)
 from rdc_bench.consistency import check_parts
+from rdc_bench.core.card_files import card_names
 from rdc_bench.core.errors import UserError, unknown_name
 from rdc_bench.describe import describe
 from rdc_bench.model_registry import MODELS, list_models
 from rdc_bench.parts import find_card
 from rdc_bench.reproduction.recipe import find_recipe, list_recipes
 from rdc_bench.threats import SETS, THREATS, is_seen, list_threats, members
+from rdc_bench.threats.card import find_threat_card
+from rdc_bench.zoo.cards import LoadedCard
+from rdc_bench.zoo.schema import DenoiserSpec, DiffusionClassifierSpec, RDCSpec, ReportedSpec
 
 Row = dict[str, Any]
 

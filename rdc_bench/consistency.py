@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rdc_bench.cards import ClassifierSpec, DenoiserSpec, DiffusionClassifierSpec, LoadedCard, ModelCard, RDCSpec
 from rdc_bench.core.errors import UserError
+from rdc_bench.zoo.cards import LoadedCard
+from rdc_bench.zoo.schema import ClassifierSpec, DenoiserSpec, DiffusionClassifierSpec, ModelCard, RDCSpec
 
 Shape = tuple[int, int, int]
 #: Names of classes that a message lists.

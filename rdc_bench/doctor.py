@@ -8,7 +8,7 @@ import warnings
 from typing import NamedTuple
 
 from rdc_bench.attacks import list_attacks
-from rdc_bench.cards import packaged
+from rdc_bench.core.card_files import packaged
 from rdc_bench.core.errors import UserError
 from rdc_bench.data import load_dataset
 from rdc_bench.data.files import cache_dir

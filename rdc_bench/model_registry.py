@@ -6,8 +6,9 @@ import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from rdc_bench.cards import ModelCard, RegisteredSpec, card_names
+from rdc_bench.core.card_files import card_names
 from rdc_bench.core.registry import Registry, origin_of
+from rdc_bench.zoo.schema import ModelCard, RegisteredSpec
 
 if TYPE_CHECKING:
     from torch import nn

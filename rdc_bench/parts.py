@@ -1,6 +1,6 @@
 """Where a model's card and the cards that it names come from.
 
-A bare name or a path leads to a local card (:mod:`rdc_bench.cards`), ``hf://owner/repo[@revision]`` to a repository on the
+A bare name or a path leads to a local card (:mod:`rdc_bench.zoo.cards`), ``hf://owner/repo[@revision]`` to a repository on the
 Hugging Face Hub, ``robustbench:ID`` to RobustBench's zoo. The parts of a local card are looked up in the same ways; those of a
 card from the Hub lie in the same commit of the same repository, and nowhere else.
 """
@@ -12,22 +12,19 @@ import importlib.util
 from pathlib import Path
 from types import ModuleType
 
-from rdc_bench.cards import (
+from rdc_bench.core.errors import UserError
+from rdc_bench.core.files import file_sha256
+from rdc_bench.hub.reference import is_reference, parse_reference
+from rdc_bench.zoo.cards import LoadedCard, every_card, find_model_card, with_parts
+from rdc_bench.zoo.schema import (
     ROBUSTBENCH,
     ClassifierSpec,
     DenoiserSpec,
     ForeignWeights,
-    LoadedCard,
     PackageWeights,
     RobustBenchSpec,
     Weights,
-    every_card,
-    file_sha256,
-    find_model_card,
-    with_parts,
 )
-from rdc_bench.core.errors import UserError
-from rdc_bench.hub.reference import is_reference, parse_reference
 
 
 def find_card(name: str, *, download: bool = True, weights: bool = True) -> LoadedCard:

@@ -7,7 +7,7 @@ import yaml
 import rdc_bench
 from rdc_bench import UserError, catalog
 from rdc_bench.availability import STATES, availability
-from rdc_bench.cards import packaged
+from rdc_bench.core.card_files import packaged
 from rdc_bench.evaluation.plan import RunConfig, make_plan
 from rdc_bench.loading import load_denoiser
 from rdc_bench.parts import find_card

@@ -3,9 +3,10 @@ import json
 import pytest
 
 from rdc_bench import catalog
-from rdc_bench.cards import file_sha256, packaged
 from rdc_bench.cli.model_table import show_model
+from rdc_bench.core.card_files import packaged
 from rdc_bench.core.errors import UserError
+from rdc_bench.core.files import file_sha256
 from rdc_bench.describe import describe
 
 

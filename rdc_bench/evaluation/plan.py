@@ -15,7 +15,6 @@ from pydantic import BaseModel, ConfigDict
 from torch import nn
 
 from rdc_bench.attacks import ATTACKS, Attack, source_names
-from rdc_bench.cards import LoadedCard, ModelCard, every_card, is_elsewhere, settings_of
 from rdc_bench.catalog import baselines
 from rdc_bench.consistency import check_dataset
 from rdc_bench.core.eps import Eps
@@ -36,6 +35,8 @@ from rdc_bench.model_registry import MODELS
 from rdc_bench.parts import weight_files
 from rdc_bench.results.schema import AttackEntry
 from rdc_bench.threats import Threat, make_threat, members
+from rdc_bench.zoo.cards import LoadedCard, every_card
+from rdc_bench.zoo.schema import ModelCard, is_elsewhere, settings_of
 
 log = logging.getLogger(__name__)
 

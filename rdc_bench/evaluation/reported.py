@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from rdc_bench.cards import ModelCard
 from rdc_bench.results.statistics import wilson
+from rdc_bench.zoo.schema import ModelCard
 
 #: A figure this far outside the interval of what was measured is no chance, and no matter of which images were taken.
 FAR = 0.05

@@ -12,17 +12,10 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, ValidationError
 
-from rdc_bench.cards import (
-    NAME,
-    ClassifierSpec,
-    DenoiserSpec,
-    DiffusionClassifierSpec,
-    LoadedCard,
-    RDCSpec,
-    Strict,
-    Weights,
-)
+from rdc_bench.core.card_files import NAME, Strict
 from rdc_bench.core.errors import UserError
+from rdc_bench.zoo.cards import LoadedCard
+from rdc_bench.zoo.schema import ClassifierSpec, DenoiserSpec, DiffusionClassifierSpec, RDCSpec, Weights
 
 CONFIG, README = "config.json", "README.md"
 

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from rdc_bench.cards import LoadedCard, every_card, settings_of
 from rdc_bench.core.errors import UserError
 from rdc_bench.hub.client import LIBRARY
 from rdc_bench.hub.reference import HubReference
@@ -19,6 +18,8 @@ from rdc_bench.results.schema import Manifest, ModelEntry
 from rdc_bench.results.statistics import Rate
 from rdc_bench.results.store import find_runs
 from rdc_bench.results.summary import ModelSummary, summarize
+from rdc_bench.zoo.cards import LoadedCard, every_card
+from rdc_bench.zoo.schema import settings_of
 
 #: Licences that the Hub knows by the lower case of their SPDX identifiers; any other is called ``other`` there, and named.
 HUB_LICENSES = frozenset(

@@ -14,12 +14,14 @@ import huggingface_hub
 from huggingface_hub.errors import CachedRepoTreeNotFoundError, LocalEntryNotFoundError
 from huggingface_hub.utils import disable_progress_bars
 
-from rdc_bench.cards import LoadedCard, Weights, every_card, file_sha256, is_elsewhere, read_model_card, with_parts
 from rdc_bench.core.errors import UserError
+from rdc_bench.core.files import file_sha256
 from rdc_bench.core.version import __version__
 from rdc_bench.hub.client import LIBRARY
 from rdc_bench.hub.layout import CONFIG, README, read_config, weights_beside
 from rdc_bench.hub.reference import HubReference
+from rdc_bench.zoo.cards import LoadedCard, every_card, read_model_card, with_parts
+from rdc_bench.zoo.schema import Weights, is_elsewhere
 
 #: Bytes that a card, the configuration or a README may have.
 LARGEST_TEXT = 1 << 20

@@ -9,12 +9,13 @@ import contextlib
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from rdc_bench.cards import ModelCard, Reported, card_names, read_card
+from rdc_bench.core.card_files import card_names, read_card
 from rdc_bench.core.eps import parse_eps
 from rdc_bench.core.errors import UserError
 from rdc_bench.results.schema import Manifest
 from rdc_bench.results.statistics import wilson
 from rdc_bench.results.summary import SENSES
+from rdc_bench.zoo.schema import ModelCard, Reported
 
 
 class Elsewhere(NamedTuple):

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from rdc_bench.cards import Name, Strict, read_card
+from rdc_bench.core.card_files import Name, Strict, read_card
 from rdc_bench.core.errors import UserError, unknown_name
 
 

@@ -8,10 +8,11 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from rdc_bench.cards import ModelCard, find_model_card
 from rdc_bench.core.errors import UserError
 from rdc_bench.core.files import write_atomically
 from rdc_bench.reproduction.recipe import Variant
+from rdc_bench.zoo.cards import find_model_card
+from rdc_bench.zoo.schema import ModelCard
 
 
 def write_variant(name: str, variant: Variant, folder: Path) -> Path:

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from rdc_bench.cards import ThreatCard, card_names, find_threat_card
+from rdc_bench.core.card_files import card_names
 from rdc_bench.core.eps import parse_eps
 from rdc_bench.core.errors import UserError
 from rdc_bench.results.schema import CLEAN, AttackEntry, Manifest, ModelEntry
@@ -26,6 +26,7 @@ from rdc_bench.results.statistics import Rate
 from rdc_bench.results.store import RunFolder
 from rdc_bench.results.summary import SENSES, ModelSummary, summarize
 from rdc_bench.threats import SETS
+from rdc_bench.threats.card import ThreatCard, find_threat_card
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,13 @@ from robustbench.model_zoo.enums import BenchmarkDataset, ThreatModel
 from timm.models import is_model, register_model
 from torch import nn
 
-from rdc_bench.cards import LoadedCard, ModelCard
 from rdc_bench.core.errors import UserError, unknown_name
 from rdc_bench.defenses.fixed_noise import fixed_noise
 from rdc_bench.loading import load_model, resolve
 from rdc_bench.model_registry import list_models
 from rdc_bench.robustbench import entries
+from rdc_bench.zoo.cards import LoadedCard
+from rdc_bench.zoo.schema import ModelCard
 
 DATASETS = tuple(dataset.value for dataset in BenchmarkDataset)
 #: Threat models with models of their own; RobustBench looks ``corruptions_3d`` up as ``corruptions``.

@@ -23,9 +23,11 @@ import timm
 from robustbench.model_zoo.enums import BenchmarkDataset, ThreatModel
 from torch import nn
 
-from rdc_bench.cards import ROBUSTBENCH, LoadedCard, ModelCard, RobustBenchSpec, file_sha256
 from rdc_bench.core.errors import UserError, unknown_name
+from rdc_bench.core.files import file_sha256
 from rdc_bench.robustbench.entries import function_name
+from rdc_bench.zoo.cards import LoadedCard
+from rdc_bench.zoo.schema import ROBUSTBENCH, ModelCard, RobustBenchSpec
 
 SYNTAX = "write robustbench:ID (CIFAR-10, Linf) or robustbench:DATASET/THREAT/ID"
 THREATS = ("Linf", "L2", "corruptions")

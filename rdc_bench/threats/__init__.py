@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from rdc_bench.cards import card_names, find_threat_card
+from rdc_bench.core.card_files import card_names
 from rdc_bench.core.eps import Eps, parse_eps
 from rdc_bench.core.errors import UserError, unknown_name
 from rdc_bench.core.lazy import from_modules
 from rdc_bench.core.registry import Registry
+from rdc_bench.threats.card import find_threat_card
 
 if TYPE_CHECKING:
     from torch import Tensor

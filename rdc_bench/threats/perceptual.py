@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rdc_bench.cards import packaged
+from rdc_bench.core.card_files import packaged
 from rdc_bench.core.errors import UserError
 from rdc_bench.loading import load_model
 from rdc_bench.networks import ResNet18, SmallResNet

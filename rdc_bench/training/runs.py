@@ -17,10 +17,10 @@ import torch
 import yaml
 from torch import nn
 
-from rdc_bench.cards import ClassifierSpec, DenoiserSpec, ModelCard, Training, Weights, check_card_name, file_sha256
+from rdc_bench.core.card_files import check_card_name
 from rdc_bench.core.eps import Eps
 from rdc_bench.core.errors import UserError, first_line
-from rdc_bench.core.files import check_writable, write_atomically
+from rdc_bench.core.files import check_writable, file_sha256, write_atomically
 from rdc_bench.core.stages import Report, unheard
 from rdc_bench.data import Dataset, dataset_info, load_dataset
 from rdc_bench.data.images import Shape, describe
@@ -33,6 +33,7 @@ from rdc_bench.threats import LpThreat
 from rdc_bench.training.adversarial import InnerAttack, pgd_loss, standard_loss, trades_loss
 from rdc_bench.training.diffusion import Shifted, multihead_loss, teacher_loss
 from rdc_bench.training.loop import Loss, Schedule, Trained, fit
+from rdc_bench.zoo.schema import ClassifierSpec, DenoiserSpec, ModelCard, Training, Weights
 
 M = TypeVar("M", bound=nn.Module)
 

@@ -17,7 +17,6 @@ import rdc_bench
 from rdc_bench import UserError
 from rdc_bench.attacks.gradient import differentiated, evaluate, gradient_kind
 from rdc_bench.attacks.losses import margin
-from rdc_bench.cards import Reported
 from rdc_bench.catalog import models as catalogue
 from rdc_bench.cli import main
 from rdc_bench.core.randomness import common_draws, draws_for, normal, row_keys
@@ -30,6 +29,7 @@ from rdc_bench.loading import MODELS
 from rdc_bench.networks import ResNet18, SmallResNet
 from rdc_bench.results.admission import Admission
 from rdc_bench.results.store import RunFolder
+from rdc_bench.zoo.schema import Reported
 
 X = torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 Y = torch.arange(6) % 4

@@ -291,7 +291,7 @@ def test_identity_is_pinned_and_ignores_what_does_not_change_numbers(tmp_path, t
 
 
 def test_identity_depends_on_the_settings_of_the_parts(tmp_path, monkeypatch):
-    from rdc_bench.cards import packaged
+    from rdc_bench.core.card_files import packaged
     from rdc_bench.evaluation.plan import RunConfig, make_plan
 
     config = RunConfig(threat="linf", models=("rdc-fashion-mnist",), n=4)

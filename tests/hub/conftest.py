@@ -13,7 +13,7 @@ import safetensors.torch
 import torch
 import yaml
 
-from rdc_bench.cards import file_sha256
+from rdc_bench.core.files import file_sha256
 from rdc_bench.diffusion import EDMPrecond
 from rdc_bench.networks import SmallResNet
 

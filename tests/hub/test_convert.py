@@ -15,8 +15,9 @@ import torch
 import yaml
 from torch import nn
 
-from rdc_bench.cards import file_sha256, packaged
 from rdc_bench.cli import main
+from rdc_bench.core.card_files import packaged
+from rdc_bench.core.files import file_sha256
 from rdc_bench.diffusion import EDMPrecond, VEPrecond, VPPrecond
 from rdc_bench.loading import load_denoiser, load_model
 from rdc_bench.networks import SmallResNet, SongUNet

@@ -18,8 +18,8 @@ from rdc_bench.reporting.render import markdown, terminal
 
 @pytest.fixture
 def results(tmp_path, registered):
-    from rdc_bench.cards import ModelCard
     from rdc_bench.loading import MODELS
+    from rdc_bench.zoo.schema import ModelCard
 
     registered.model("weak", lambda: registered.toy())
     registered.model("strong", lambda: registered.toy(noise=20.0))

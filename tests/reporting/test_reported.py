@@ -4,10 +4,11 @@ import pytest
 from rich.console import Console
 
 import rdc_bench
-from rdc_bench.cards import ModelCard, card_names, read_card
+from rdc_bench.core.card_files import card_names, read_card
 from rdc_bench.reporting import compare
 from rdc_bench.reporting.render import csv, markdown, terminal
 from rdc_bench.results.statistics import wilson
+from rdc_bench.zoo.schema import ModelCard
 
 CARD = """
 schema_version: 1

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 import rdc_bench
 from rdc_bench import UserError
-from rdc_bench.cards import ModelCard
 from rdc_bench.core.randomness import normal, row_keys
 from rdc_bench.data import load_dataset
 from rdc_bench.loading import MODELS
+from rdc_bench.zoo.schema import ModelCard
 
 N = 12
 

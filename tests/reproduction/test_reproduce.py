@@ -9,12 +9,13 @@ from click.testing import CliRunner
 
 import rdc_bench
 from rdc_bench import UserError
-from rdc_bench.cards import card_names, find_model_card
 from rdc_bench.cli import group
+from rdc_bench.core.card_files import card_names
 from rdc_bench.reproduction import find_recipe, list_recipes
 from rdc_bench.reproduction.recipe import Variant
 from rdc_bench.reproduction.reproduce import reproduce
 from rdc_bench.reproduction.variants import write_variant
+from rdc_bench.zoo.cards import find_model_card
 
 TRIAL = {
     "name": "trial",

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 import rdc_bench
-from rdc_bench.cards import find_threat_card
 from rdc_bench.results.across import StoredRun, side_by_side
 from rdc_bench.results.store import find_runs
+from rdc_bench.threats.card import find_threat_card
 
 N, REPEATS = 8, 3
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import rdc_bench
 from rdc_bench import UserError
-from rdc_bench.cards import ModelCard
+from rdc_bench.zoo.schema import ModelCard
 
 ID = "Doe2026Small_Net-1"
 

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 import rdc_bench
-from rdc_bench.cards import ModelCard, read_card
+from rdc_bench.core.card_files import read_card
 from rdc_bench.core.eps import parse_eps
 from rdc_bench.core.errors import UserError
 from rdc_bench.core.files import write_atomically
@@ -19,6 +19,7 @@ from rdc_bench.training import runs
 from rdc_bench.training.diffusion import multihead_loss
 from rdc_bench.training.loop import Schedule
 from rdc_bench.training.runs import Job, train_baseline, train_diffusion, train_multihead
+from rdc_bench.zoo.schema import ModelCard
 
 TINY = {"fine": 8, "coarse": 16, "head": 32, "blocks": [1, 2], "head_blocks": 1, "embedding": 16}
 

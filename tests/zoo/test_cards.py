@@ -4,10 +4,13 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rdc_bench.cards import ModelCard, Reported, ThreatCard, card_names, find_model_card, packaged, read_card
+from rdc_bench.core.card_files import card_names, packaged, read_card
 from rdc_bench.core.errors import UserError
 from rdc_bench.diffusion import PRECONDITIONINGS
 from rdc_bench.parts import find_card
+from rdc_bench.threats.card import ThreatCard
+from rdc_bench.zoo.cards import find_model_card
+from rdc_bench.zoo.schema import ModelCard, Reported
 
 CARD = {
     "schema_version": 1,
@@ -102,7 +105,7 @@ def test_what_is_no_card_is_refused(tmp_path, text):
     ],
 )
 def test_what_is_no_yaml_is_refused_in_one_line_with_and_without_libyaml(tmp_path, monkeypatch, loader, text, where):
-    monkeypatch.setattr("rdc_bench.cards._Loader", loader)
+    monkeypatch.setattr("rdc_bench.core.card_files._Loader", loader)
     with pytest.raises(UserError, match=rf"mine\.yaml{where}: not valid YAML") as caught:
         read_card(write(tmp_path, text), ModelCard)
     assert "\n" not in str(caught.value)
