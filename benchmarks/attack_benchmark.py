@@ -32,8 +32,8 @@ from rdc_bench.core.files import write_atomically
 from rdc_bench.core.randomness import draws_for, generator
 from rdc_bench.data import Dataset, load_dataset
 from rdc_bench.evaluation.judge import predictions
-from rdc_bench.loading import load_model
 from rdc_bench.threats import LpThreat
+from rdc_bench.zoo.loading import load_model
 
 DETERMINISTIC = ("at-linf-fashion-mnist", "at-l2-fashion-mnist", "trades-linf-fashion-mnist", "standard-fashion-mnist")
 #: Twice the usual ε: at 8/255 every attack breaks the same few images of Fashion-MNIST, which cannot tell attacks apart.

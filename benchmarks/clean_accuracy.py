@@ -16,9 +16,9 @@ from torch import nn
 from rdc_bench.data import load_dataset
 from rdc_bench.defenses import DiffusionClassifier
 from rdc_bench.evaluation.judge import predictions
-from rdc_bench.loading import load_denoiser, load_model
 from rdc_bench.results.statistics import wilson
 from rdc_bench.zoo.cards import find_model_card
+from rdc_bench.zoo.loading import load_denoiser, load_model
 from rdc_bench.zoo.schema import DiffusionClassifierSpec
 
 

@@ -21,7 +21,7 @@ def peak_mib() -> float:
 
 def measure(levels: int) -> float:
     from rdc_bench.defenses import RDC, DiffusionClassifier, LikelihoodMaximization
-    from rdc_bench.loading import load_denoiser
+    from rdc_bench.zoo.loading import load_denoiser
 
     denoiser = load_denoiser("multihead-fashion-mnist")
     maximization = LikelihoodMaximization(denoiser, steps=5, rows_per_pass=ROWS)

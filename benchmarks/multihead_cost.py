@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 
 from rdc_bench.defenses import DiffusionClassifier
-from rdc_bench.loading import load_denoiser
+from rdc_bench.zoo.loading import load_denoiser
 
 IMAGES, LEVELS, ROUNDS = 16, 8, 5
 

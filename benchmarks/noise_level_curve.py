@@ -17,8 +17,8 @@ from rdc_bench.core.randomness import draws_for, generator
 from rdc_bench.data import load_dataset
 from rdc_bench.defenses import RDC, DiffusionClassifier, LikelihoodMaximization
 from rdc_bench.evaluation.judge import predictions
-from rdc_bench.loading import load_denoiser
 from rdc_bench.threats import LpThreat
+from rdc_bench.zoo.loading import load_denoiser
 
 REPEATS, BATCH = 4, 16
 SETTINGS = ("-1.0:0.4:12", "-0.3:0.4:12", "0.2:0.4:12", "0.5:0.4:12", "0.8:0.4:12", "1.1:0.4:12", "1.4:0.4:12", "0.5:0.8:12")

@@ -16,11 +16,12 @@ _PUBLIC = {
     "diagnose": "rdc_bench.diagnostics",
     "list_attacks": "rdc_bench.attacks",
     "list_datasets": "rdc_bench.data",
-    "list_models": "rdc_bench.model_registry",
+    "list_models": "rdc_bench.zoo.registry",
     "list_threats": "rdc_bench.threats",
     "load_dataset": "rdc_bench.data",
-    "load_model": "rdc_bench.loading",
-    "model": "rdc_bench.model_registry",
+    "load_denoiser": "rdc_bench.zoo.loading",
+    "load_model": "rdc_bench.zoo.loading",
+    "model": "rdc_bench.zoo.registry",
     "report": "rdc_bench.api",
     "run": "rdc_bench.api",
     "verify": "rdc_bench.api",
@@ -36,6 +37,7 @@ __all__ = [
     "list_models",
     "list_threats",
     "load_dataset",
+    "load_denoiser",
     "load_model",
     "model",
     "report",
@@ -49,9 +51,9 @@ if TYPE_CHECKING:
     from rdc_bench.core.errors import UserError
     from rdc_bench.data import list_datasets, load_dataset
     from rdc_bench.diagnostics import diagnose
-    from rdc_bench.loading import load_model
-    from rdc_bench.model_registry import list_models, model
+    from rdc_bench.zoo.loading import load_denoiser, load_model
     from rdc_bench.threats import list_threats
+    from rdc_bench.zoo.registry import list_models, model
 else:  # hidden from type checkers, which would take any name
     __getattr__ = from_modules(__name__, _PUBLIC)
 

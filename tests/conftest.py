@@ -13,7 +13,7 @@ from rdc_bench.attacks import ATTACKS
 from rdc_bench.cli import progress
 from rdc_bench.core.randomness import normal, row_keys
 from rdc_bench.data import fashion_mnist
-from rdc_bench.loading import MODELS
+from rdc_bench.zoo.loading import MODELS
 
 SHAPE = (1, 28, 28)
 

@@ -116,8 +116,8 @@ class _Mean(nn.Module):
 
 def _sources(model: nn.Module, names: str, shape: Sequence[int]) -> list[nn.Module]:
     """The models to transfer from, loaded."""
-    from rdc_bench.catalog import baselines  # models are looked for and loaded in this attack alone
-    from rdc_bench.loading import load_model
+    from rdc_bench.zoo.catalog import baselines  # models are looked for and loaded in this attack alone
+    from rdc_bench.zoo.loading import load_model
 
     card = getattr(model, "card", None)
     if names != "auto":

@@ -9,7 +9,7 @@ import click
 from rdc_bench.cli.options import json_option, print_json, with_plugins
 
 if TYPE_CHECKING:
-    from rdc_bench.catalog import Row
+    from rdc_bench.cli.catalog import Row
 
 #: What a line for other programs holds, in this order: fields of `--json`, and the row's group.
 PIPED = {
@@ -68,7 +68,7 @@ def command(what: str, name: str | None, dataset: str | None, threat: str | None
       datasets  name, shape, classes, summary
       recipes   name, dataset, threat, eps, images, title
     """
-    from rdc_bench.catalog import CATALOGS, choose
+    from rdc_bench.cli.catalog import CATALOGS, choose
     from rdc_bench.cli.table import on_terminal, tabbed
     from rdc_bench.core.errors import UserError, unknown_name
 
@@ -92,7 +92,7 @@ def command(what: str, name: str | None, dataset: str | None, threat: str | None
 
 
 def _show_groups(what: str, rows: list[Row]) -> None:
-    from rdc_bench.catalog import CATALOGS, without_citations
+    from rdc_bench.cli.catalog import CATALOGS, without_citations
     from rdc_bench.cli.table import Column, heading, prose, table, width
 
     columns = [Column(field.replace("_", " "), prose=field == SHOWN[what][-1]) for field in SHOWN[what]]

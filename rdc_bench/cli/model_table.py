@@ -10,7 +10,7 @@ from rich.table import Table
 
 
 def show_model(facts: dict[str, Any]) -> None:
-    """Print what :func:`rdc_bench.describe.describe` says of a model as tables on stdout."""
+    """Print what :func:`rdc_bench.zoo.describe.describe` says of a model as tables on stdout."""
     console = Console()
     about = Table(title=escape(f"{facts['name']}: {facts['title']}"), title_justify="left", show_header=False)
     about.add_column(style="bold")

@@ -38,7 +38,7 @@ def info(name: str, as_json: bool) -> None:
       rdc-bench models info hf://owner/repo@v1.0
     """
     from rdc_bench.cli.model_table import show_model
-    from rdc_bench.describe import describe
+    from rdc_bench.zoo.describe import describe
 
     facts = describe(name)
     if as_json:
@@ -64,7 +64,7 @@ def pull(reference: str, as_json: bool) -> None:
 
     with stage_with_bars(f"fetching {reference}"):
         from rdc_bench.hub.pull import pull
-        from rdc_bench.hub.reference import parse_reference
+        from rdc_bench.zoo.reference import parse_reference
 
         pulled = pull(parse_reference(reference))
     files = {path.name: path.stat().st_size for path in pulled.files}
@@ -104,7 +104,7 @@ def push(name: str, reference: str, results: Path | None, private: bool, message
 
     with stage_with_bars(f"publishing {name}"):
         from rdc_bench.hub.push import push
-        from rdc_bench.hub.reference import parse_reference
+        from rdc_bench.zoo.reference import parse_reference
 
         pushed = push(name, parse_reference(reference), results=results, private=private, message=message)
     if as_json:

@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rdc_bench.attacks import ATTACKS
-from rdc_bench.catalog import baselines
-from rdc_bench.consistency import check_dataset
 from rdc_bench.core.errors import UserError
 from rdc_bench.core.precision import full_float32
 from rdc_bench.core.stages import Report, unheard
@@ -31,9 +29,11 @@ from rdc_bench.diagnostics import (
 from rdc_bench.diagnostics.outcome import Outcome
 from rdc_bench.diagnostics.subject import Subject, make_subject
 from rdc_bench.evaluation.plan import plan_model
-from rdc_bench.loading import load_resolved
 from rdc_bench.results.diagnosis import Check, Diagnosis
 from rdc_bench.threats import LpThreat, make_threat
+from rdc_bench.zoo.catalog import baselines
+from rdc_bench.zoo.consistency import check_dataset
+from rdc_bench.zoo.loading import load_resolved
 
 #: With fewer images, no exact test at the 5 % level could find anything.
 LEAST_IMAGES = 6

@@ -15,8 +15,6 @@ from pydantic import BaseModel, ConfigDict
 from torch import nn
 
 from rdc_bench.attacks import ATTACKS, Attack, source_names
-from rdc_bench.catalog import baselines
-from rdc_bench.consistency import check_dataset
 from rdc_bench.core.eps import Eps
 from rdc_bench.core.errors import UserError
 from rdc_bench.data import DATASETS, Dataset, dataset_of_models, load_dataset
@@ -30,12 +28,14 @@ from rdc_bench.evaluation.profiles import (
     profile,
     witnesses,
 )
-from rdc_bench.loading import Resolved, classifies, load_resolved, resolve
-from rdc_bench.model_registry import MODELS
-from rdc_bench.parts import weight_files
 from rdc_bench.results.schema import AttackEntry
 from rdc_bench.threats import Threat, make_threat, members
 from rdc_bench.zoo.cards import LoadedCard, every_card
+from rdc_bench.zoo.catalog import baselines
+from rdc_bench.zoo.consistency import check_dataset
+from rdc_bench.zoo.loading import Resolved, classifies, load_resolved, resolve
+from rdc_bench.zoo.parts import weight_files
+from rdc_bench.zoo.registry import MODELS
 from rdc_bench.zoo.schema import ModelCard, is_elsewhere, settings_of
 
 log = logging.getLogger(__name__)

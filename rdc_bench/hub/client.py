@@ -1,10 +1,9 @@
-"""Around the Hub's own client: its errors as one clear line each, and how it names this package."""
+"""Around the Hub's own client: its errors as one clear line each."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
 
 import httpx2
 import huggingface_hub
@@ -12,10 +11,8 @@ from huggingface_hub import constants, errors
 
 from rdc_bench.core.errors import UserError, first_line, in_words, is_refusal
 from rdc_bench.core.version import __version__
-from rdc_bench.hub.reference import HubReference
-
-#: How this package introduces itself to the Hub; the name is also that in a repository's ``config.json``.
-LIBRARY: Final = "rdc-bench"
+from rdc_bench.zoo.layout import LIBRARY
+from rdc_bench.zoo.reference import HubReference
 
 
 def client(endpoint: str | None) -> huggingface_hub.HfApi:

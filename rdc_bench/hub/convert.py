@@ -22,8 +22,8 @@ from rdc_bench.data import DATASETS
 from rdc_bench.diffusion import PRECONDITIONINGS
 from rdc_bench.hub.architecture import NetworkSpec, arguments_of, check_fit, in_our_names, network_of
 from rdc_bench.hub.checkpoints import plain, read_checkpoint
-from rdc_bench.hub.layout import CONFIG, RepositoryConfig
 from rdc_bench.zoo.cards import find_model_card
+from rdc_bench.zoo.layout import CONFIG, RepositoryConfig
 from rdc_bench.zoo.schema import ClassifierSpec, DenoiserSpec, ModelCard, Weights
 
 WEIGHTS = "model.safetensors"
@@ -60,7 +60,7 @@ def convert(source: Path, dest: Path, shape: Shape, label: Label) -> Path:
     Args:
         source: an EDM ``.pkl``, a ``.pt`` or ``.pth`` state dict, or ``.safetensors``; nothing in it is executed.
         dest: a folder that is new, empty, or was made by an earlier conversion, which is replaced.
-    Returns: the path of the card. :func:`rdc_bench.loading.load_model` or ``load_denoiser`` takes it.
+    Returns: the path of the card. :func:`rdc_bench.load_model` or ``rdc_bench.load_denoiser`` takes it.
     Raises: ``UserError`` for a file that is no checkpoint or asks for anything to be executed, tensors that are not those of
         the network, and networks that are not those of the dataset; ``OSError`` where ``dest`` cannot be written. Nothing has
         been written then.

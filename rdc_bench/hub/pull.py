@@ -17,9 +17,9 @@ from huggingface_hub.errors import RevisionResolutionError
 
 from rdc_bench.core.errors import UserError
 from rdc_bench.hub.client import client, one_line_errors
-from rdc_bench.hub.reference import HubReference
 from rdc_bench.hub.snapshot import NotCachedError, Snapshot, not_cached
 from rdc_bench.zoo.cards import LoadedCard
+from rdc_bench.zoo.reference import HubReference
 
 
 @dataclass(frozen=True)

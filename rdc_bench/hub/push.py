@@ -10,12 +10,12 @@ import yaml
 from huggingface_hub import CommitOperationAdd
 
 from rdc_bench.core.errors import UserError
-from rdc_bench.hub.client import LIBRARY, client, one_line_errors
-from rdc_bench.hub.layout import CONFIG, README, RepositoryConfig, weights_beside
+from rdc_bench.hub.client import client, one_line_errors
 from rdc_bench.hub.readme import measured, readme
-from rdc_bench.hub.reference import HubReference, is_reference
-from rdc_bench.parts import check_weights, find_card
 from rdc_bench.zoo.cards import LoadedCard, every_card
+from rdc_bench.zoo.layout import CONFIG, LIBRARY, README, RepositoryConfig, weights_beside
+from rdc_bench.zoo.parts import check_weights, find_card
+from rdc_bench.zoo.reference import HubReference, is_reference
 
 
 @dataclass(frozen=True)

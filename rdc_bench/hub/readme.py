@@ -11,14 +11,14 @@ from pathlib import Path
 from huggingface_hub import EvalResult, ModelCardData
 
 from rdc_bench.core.errors import UserError
-from rdc_bench.hub.client import LIBRARY
-from rdc_bench.hub.reference import HubReference
-from rdc_bench.parts import weight_files
 from rdc_bench.results.schema import Manifest, ModelEntry
 from rdc_bench.results.statistics import Rate
 from rdc_bench.results.store import find_runs
 from rdc_bench.results.summary import ModelSummary, summarize
 from rdc_bench.zoo.cards import LoadedCard, every_card
+from rdc_bench.zoo.layout import LIBRARY
+from rdc_bench.zoo.parts import weight_files
+from rdc_bench.zoo.reference import HubReference
 from rdc_bench.zoo.schema import settings_of
 
 #: Licences that the Hub knows by the lower case of their SPDX identifiers; any other is called ``other`` there, and named.
@@ -107,7 +107,7 @@ def _body(loaded: LoadedCard, reference: HubReference, runs: list[Measured]) -> 
         "",
         f'model = rdc_bench.load_model("{reference}")  # images in [0, 1] to logits'
         if card.role != "part"
-        else f'denoiser = rdc_bench.loading.load_denoiser("{reference}")',
+        else f'denoiser = rdc_bench.load_denoiser("{reference}")',
         "```",
         "",
         "| card | kind | weights |",

@@ -17,10 +17,9 @@ from huggingface_hub.utils import disable_progress_bars
 from rdc_bench.core.errors import UserError
 from rdc_bench.core.files import file_sha256
 from rdc_bench.core.version import __version__
-from rdc_bench.hub.client import LIBRARY
-from rdc_bench.hub.layout import CONFIG, README, read_config, weights_beside
-from rdc_bench.hub.reference import HubReference
 from rdc_bench.zoo.cards import LoadedCard, every_card, read_model_card, with_parts
+from rdc_bench.zoo.layout import CONFIG, LIBRARY, README, read_config, weights_beside
+from rdc_bench.zoo.reference import HubReference
 from rdc_bench.zoo.schema import Weights, is_elsewhere
 
 #: Bytes that a card, the configuration or a README may have.

@@ -7,8 +7,8 @@ from typing import Any, Literal
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
-from rdc_bench.hub.reference import is_reference
 from rdc_bench.results.admission import Admission
+from rdc_bench.zoo.reference import is_reference
 from rdc_bench.zoo.schema import settings
 
 #: One row per image, attack and repeat (and model). The pseudo-attack ``clean`` holds the predictions on clean images.

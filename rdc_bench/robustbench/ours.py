@@ -17,10 +17,10 @@ from torch import nn
 
 from rdc_bench.core.errors import UserError, unknown_name
 from rdc_bench.defenses.fixed_noise import fixed_noise
-from rdc_bench.loading import load_model, resolve
-from rdc_bench.model_registry import list_models
 from rdc_bench.robustbench import entries
 from rdc_bench.zoo.cards import LoadedCard
+from rdc_bench.zoo.loading import load_model, resolve
+from rdc_bench.zoo.registry import list_models
 from rdc_bench.zoo.schema import ModelCard
 
 DATASETS = tuple(dataset.value for dataset in BenchmarkDataset)

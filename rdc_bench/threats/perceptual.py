@@ -19,8 +19,8 @@ from torch.nn import functional as F
 
 from rdc_bench.core.card_files import packaged
 from rdc_bench.core.errors import UserError
-from rdc_bench.loading import load_model
 from rdc_bench.networks import ResNet18, SmallResNet
+from rdc_bench.zoo.loading import load_model
 
 #: By the number of channels, the packaged card of the network that looks at the images. Both networks take any size.
 NETWORKS = {1: "standard-fashion-mnist", 3: "standard-cifar10"}

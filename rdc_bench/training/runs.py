@@ -27,12 +27,12 @@ from rdc_bench.data.images import Shape, describe
 from rdc_bench.defenses import DiffusionClassifier
 from rdc_bench.diffusion import EDMPrecond
 from rdc_bench.evaluation.judge import predictions
-from rdc_bench.loading import load_denoiser
 from rdc_bench.networks import MultiHeadUNet, network_class
 from rdc_bench.threats import LpThreat
 from rdc_bench.training.adversarial import InnerAttack, pgd_loss, standard_loss, trades_loss
 from rdc_bench.training.diffusion import Shifted, multihead_loss, teacher_loss
 from rdc_bench.training.loop import Loss, Schedule, Trained, fit
+from rdc_bench.zoo.loading import load_denoiser
 from rdc_bench.zoo.schema import ClassifierSpec, DenoiserSpec, ModelCard, Training, Weights
 
 M = TypeVar("M", bound=nn.Module)

@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BaseModel, Discriminator, Field, Tag, model
 from rdc_bench.core.card_files import NAME, Name, Sha256, Strict
 from rdc_bench.core.eps import parse_eps
 from rdc_bench.core.errors import UserError
-from rdc_bench.hub.reference import is_reference, parse_reference
+from rdc_bench.zoo.reference import is_reference, parse_reference
 
 #: How names in RobustBench's zoo begin.
 ROBUSTBENCH = "robustbench:"

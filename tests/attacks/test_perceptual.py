@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from rdc_bench.attacks.perceptual import steepest
 from rdc_bench.core.randomness import generator
 from rdc_bench.data import load_dataset
-from rdc_bench.loading import load_model
 from rdc_bench.threats.perceptual import PerceptualThreat
+from rdc_bench.zoo.loading import load_model
 
 FEATURES, EPS = 12, 0.05
 

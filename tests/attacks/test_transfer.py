@@ -10,13 +10,13 @@ from torch import Tensor, nn
 import rdc_bench
 from rdc_bench import UserError
 from rdc_bench.attacks.losses import margin
-from rdc_bench.catalog import baselines
 from rdc_bench.core.randomness import draws_for
 from rdc_bench.data import load_dataset
 from rdc_bench.evaluation.plan import Plan, RunConfig, make_plan
-from rdc_bench.loading import load_model
 from rdc_bench.results.store import RunFolder
 from rdc_bench.threats import LpThreat
+from rdc_bench.zoo.catalog import baselines
+from rdc_bench.zoo.loading import load_model
 
 
 class Masked(nn.Module):

@@ -11,10 +11,9 @@ import pytest
 import yaml
 from rich.cells import cell_len
 
-from rdc_bench import index
 from rdc_bench.attacks import ATTACKS
-from rdc_bench.catalog import CATALOGS
-from rdc_bench.cli import main
+from rdc_bench.cli import index, main
+from rdc_bench.cli.catalog import CATALOGS
 from rdc_bench.cli.list import PIPED, SHOWN, command
 
 LONG = "a-name-" + "z" * 60

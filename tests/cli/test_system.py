@@ -314,6 +314,6 @@ def test_a_mistake_in_a_program_still_shows_where(program, monkeypatch):
     def wrong():
         raise OSError("a library's own words")
 
-    monkeypatch.setitem(__import__("rdc_bench.catalog", fromlist=["CATALOGS"]).CATALOGS, "attacks", wrong)
+    monkeypatch.setitem(__import__("rdc_bench.cli.catalog", fromlist=["CATALOGS"]).CATALOGS, "attacks", wrong)
     with pytest.raises(OSError, match="own words"):
         program("list", "attacks")

@@ -12,8 +12,8 @@ from rdc_bench.data import load_dataset
 from rdc_bench.defenses import DiffusionClassifier
 from rdc_bench.diagnostics import diagnose, gradient_agreement
 from rdc_bench.diagnostics.subject import make_subject
-from rdc_bench.loading import load_denoiser
 from rdc_bench.threats import LpThreat
+from rdc_bench.zoo.loading import load_denoiser
 
 pytestmark = pytest.mark.slow
 EXAMPLE = Path(__file__).parents[2] / "examples" / "masked_defense.py"

@@ -17,7 +17,6 @@ import rdc_bench
 from rdc_bench import UserError
 from rdc_bench.attacks.gradient import differentiated, evaluate, gradient_kind
 from rdc_bench.attacks.losses import margin
-from rdc_bench.catalog import models as catalogue
 from rdc_bench.cli import main
 from rdc_bench.core.randomness import common_draws, draws_for, normal, row_keys
 from rdc_bench.evaluation.admission import IMAGES, admit
@@ -25,10 +24,11 @@ from rdc_bench.evaluation.judge import predictions
 from rdc_bench.evaluation.mending import Mended, mended
 from rdc_bench.evaluation.metering import metered
 from rdc_bench.evaluation.reported import reported_otherwise
-from rdc_bench.loading import MODELS
 from rdc_bench.networks import ResNet18, SmallResNet
 from rdc_bench.results.admission import Admission
 from rdc_bench.results.store import RunFolder
+from rdc_bench.zoo.catalog import models as catalogue
+from rdc_bench.zoo.loading import MODELS
 from rdc_bench.zoo.schema import Reported
 
 X = torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(0))

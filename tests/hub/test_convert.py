@@ -19,9 +19,9 @@ from rdc_bench.cli import main
 from rdc_bench.core.card_files import packaged
 from rdc_bench.core.files import file_sha256
 from rdc_bench.diffusion import EDMPrecond, VEPrecond, VPPrecond
-from rdc_bench.loading import load_denoiser, load_model
 from rdc_bench.networks import SmallResNet, SongUNet
 from rdc_bench.networks.score_sde import from_score_sde
+from rdc_bench.zoo.loading import load_denoiser, load_model
 
 DDPMPP = {
     "model_channels": 8,

@@ -13,13 +13,13 @@ import pytest
 import torch
 import yaml
 
-from rdc_bench.availability import availability
 from rdc_bench.core.errors import UserError
 from rdc_bench.hub.pull import pull
-from rdc_bench.hub.reference import parse_reference
-from rdc_bench.loading import load_resolved
-from rdc_bench.parts import weight_files
+from rdc_bench.zoo.availability import availability
 from rdc_bench.zoo.cards import every_card
+from rdc_bench.zoo.loading import load_resolved
+from rdc_bench.zoo.parts import weight_files
+from rdc_bench.zoo.reference import parse_reference
 
 NEVER = {"pytorch_model.bin", "other.safetensors", "sub/small.yaml", "run.py"}
 

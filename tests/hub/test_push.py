@@ -13,8 +13,8 @@ import rdc_bench
 from rdc_bench.core.errors import UserError
 from rdc_bench.hub.pull import pull
 from rdc_bench.hub.push import push, repository_files
-from rdc_bench.hub.reference import parse_reference
-from rdc_bench.parts import find_card
+from rdc_bench.zoo.parts import find_card
+from rdc_bench.zoo.reference import parse_reference
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def test_a_part_from_the_hub_goes_up_with_the_card_that_names_it(hub, here, rdc,
     spec = {"kind": "diffusion-classifier", "denoiser": f"hf://o/part@{commit}", "levels": 2}
     (here / "models" / "mine.yaml").write_text(yaml.safe_dump(make_card("mine", spec)))
     assert rdc_bench.load_model("mine").card.model.denoiser == f"hf://o/part@{commit}"
-    assert rdc_bench.loading.load_denoiser(f"hf://o/part@{commit}").label_dim == 10
+    assert rdc_bench.load_denoiser(f"hf://o/part@{commit}").label_dim == 10
     files = repository_files(find_card("mine"))
     assert set(files) == {"mine.yaml", "denoiser.yaml", "denoiser.safetensors", "config.json"}
     assert yaml.safe_load(files["mine.yaml"]) == make_card("mine", {**spec, "denoiser": "denoiser"})

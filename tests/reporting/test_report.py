@@ -18,7 +18,7 @@ from rdc_bench.reporting.render import markdown, terminal
 
 @pytest.fixture
 def results(tmp_path, registered):
-    from rdc_bench.loading import MODELS
+    from rdc_bench.zoo.loading import MODELS
     from rdc_bench.zoo.schema import ModelCard
 
     registered.model("weak", lambda: registered.toy())

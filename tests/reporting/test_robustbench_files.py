@@ -18,7 +18,7 @@ import rdc_bench
 from rdc_bench import UserError
 from rdc_bench.core.randomness import normal, row_keys
 from rdc_bench.data import load_dataset
-from rdc_bench.loading import MODELS
+from rdc_bench.zoo.loading import MODELS
 from rdc_bench.zoo.schema import ModelCard
 
 N = 12

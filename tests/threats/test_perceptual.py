@@ -12,10 +12,10 @@ from torch import nn
 from rdc_bench import UserError
 from rdc_bench.core.randomness import generator
 from rdc_bench.data import load_dataset
-from rdc_bench.loading import load_model
 from rdc_bench.networks import ResNet18, SmallResNet
 from rdc_bench.threats import make_threat
 from rdc_bench.threats.perceptual import LAYERS, PerceptualThreat, activations, normalized
+from rdc_bench.zoo.loading import load_model
 
 
 def convolved(x: np.ndarray, weight: np.ndarray) -> np.ndarray:

@@ -13,12 +13,12 @@ from rdc_bench.core.errors import UserError
 from rdc_bench.core.files import write_atomically
 from rdc_bench.core.randomness import generator
 from rdc_bench.diffusion import EDMPrecond
-from rdc_bench.loading import load_denoiser, load_model
 from rdc_bench.threats import LpThreat
 from rdc_bench.training import runs
 from rdc_bench.training.diffusion import multihead_loss
 from rdc_bench.training.loop import Schedule
 from rdc_bench.training.runs import Job, train_baseline, train_diffusion, train_multihead
+from rdc_bench.zoo.loading import load_denoiser, load_model
 from rdc_bench.zoo.schema import ModelCard
 
 TINY = {"fine": 8, "coarse": 16, "head": 32, "blocks": [1, 2], "head_blocks": 1, "embedding": 16}

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from rdc_bench.core.card_files import card_names, packaged, read_card
 from rdc_bench.core.errors import UserError
 from rdc_bench.diffusion import PRECONDITIONINGS
-from rdc_bench.parts import find_card
 from rdc_bench.threats.card import ThreatCard
 from rdc_bench.zoo.cards import find_model_card
+from rdc_bench.zoo.parts import find_card
 from rdc_bench.zoo.schema import ModelCard, Reported
 
 CARD = {

@@ -11,11 +11,12 @@ import importlib
 import importlib.util
 from pathlib import Path
 from types import ModuleType
+from typing import cast
 
 from rdc_bench.core.errors import UserError
 from rdc_bench.core.files import file_sha256
-from rdc_bench.hub.reference import is_reference, parse_reference
 from rdc_bench.zoo.cards import LoadedCard, every_card, find_model_card, with_parts
+from rdc_bench.zoo.reference import is_reference, parse_reference
 from rdc_bench.zoo.schema import (
     ROBUSTBENCH,
     ClassifierSpec,
@@ -25,6 +26,10 @@ from rdc_bench.zoo.schema import (
     RobustBenchSpec,
     Weights,
 )
+
+#: What finds cards elsewhere. Both stand on this folder and take a while to import: they are named here, and imported when a
+#: model's name asks for them.
+HUB, ROBUSTBENCH_ZOO = "rdc_bench.hub.pull", "rdc_bench.robustbench.theirs"
 
 
 def find_card(name: str, *, download: bool = True, weights: bool = True) -> LoadedCard:
@@ -40,12 +45,10 @@ def find_card(name: str, *, download: bool = True, weights: bool = True) -> Load
 
     def find(name: str, above: tuple[Path, ...]) -> LoadedCard:
         if is_reference(name):
-            from rdc_bench.hub.pull import pull  # the Hub's client takes a while to import
-
-            return pull(parse_reference(name), weights=weights, local_only=not download).card
+            pulled = importlib.import_module(HUB).pull(parse_reference(name), weights=weights, local_only=not download)
+            return cast(LoadedCard, pulled.card)
         if name.startswith(ROBUSTBENCH):
-            card: LoadedCard = robustbench_zoo().resolve(name)
-            return card
+            return cast(LoadedCard, robustbench_zoo().resolve(name))
         return with_parts(find_model_card(name), find, above)
 
     return find(name, ())
@@ -54,7 +57,7 @@ def find_card(name: str, *, download: bool = True, weights: bool = True) -> Load
 def robustbench_zoo() -> ModuleType:
     """:mod:`rdc_bench.robustbench.theirs`. Raises ``UserError`` where the extra is not installed."""
     try:
-        return importlib.import_module("rdc_bench.robustbench.theirs")
+        return importlib.import_module(ROBUSTBENCH_ZOO)
     except ImportError as error:
         raise UserError(str(error)) from error
 

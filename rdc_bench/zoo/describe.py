@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from rdc_bench.availability import Availability, availability
-from rdc_bench.model_registry import MODELS
-from rdc_bench.parts import find_card, own_weights, weights_path
+from rdc_bench.zoo.availability import Availability, availability
 from rdc_bench.zoo.cards import LoadedCard, every_card
+from rdc_bench.zoo.parts import find_card, own_weights, weights_path
+from rdc_bench.zoo.registry import MODELS
 from rdc_bench.zoo.schema import DenoiserSpec
 
 

@@ -11,17 +11,17 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from rdc_bench.availability import require
-from rdc_bench.consistency import check_parts
 from rdc_bench.core.card_files import card_names
 from rdc_bench.core.eps import parse_eps
 from rdc_bench.core.errors import UserError, unknown_name
 from rdc_bench.defenses import RDC, DiffusionClassifier, LikelihoodMaximization
 from rdc_bench.diffusion import PRECONDITIONINGS, Precond
-from rdc_bench.model_registry import MODELS, Factory, list_models
 from rdc_bench.networks import network_class
-from rdc_bench.parts import check_weights, find_card, own_weights, robustbench_zoo, weights_path
+from rdc_bench.zoo.availability import require
 from rdc_bench.zoo.cards import LoadedCard
+from rdc_bench.zoo.consistency import check_parts
+from rdc_bench.zoo.parts import check_weights, find_card, own_weights, robustbench_zoo, weights_path
+from rdc_bench.zoo.registry import MODELS, Factory, list_models
 from rdc_bench.zoo.schema import (
     ClassifierSpec,
     DenoiserSpec,

@@ -5,12 +5,13 @@ import pytest
 import yaml
 
 import rdc_bench
-from rdc_bench import UserError, catalog
-from rdc_bench.availability import STATES, availability
+from rdc_bench import UserError
 from rdc_bench.core.card_files import packaged
 from rdc_bench.evaluation.plan import RunConfig, make_plan
-from rdc_bench.loading import load_denoiser
-from rdc_bench.parts import find_card
+from rdc_bench.zoo import catalog
+from rdc_bench.zoo.availability import STATES, availability
+from rdc_bench.zoo.loading import load_denoiser
+from rdc_bench.zoo.parts import find_card
 
 
 @pytest.fixture

@@ -2,12 +2,12 @@ import json
 
 import pytest
 
-from rdc_bench import catalog
 from rdc_bench.cli.model_table import show_model
 from rdc_bench.core.card_files import packaged
 from rdc_bench.core.errors import UserError
 from rdc_bench.core.files import file_sha256
-from rdc_bench.describe import describe
+from rdc_bench.zoo import catalog
+from rdc_bench.zoo.describe import describe
 
 
 def test_every_listed_model_is_described_and_the_two_agree(toys, capsys, monkeypatch):

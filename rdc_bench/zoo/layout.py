@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import ConfigDict, Field, ValidationError
 
@@ -18,6 +18,8 @@ from rdc_bench.zoo.cards import LoadedCard
 from rdc_bench.zoo.schema import ClassifierSpec, DenoiserSpec, DiffusionClassifierSpec, RDCSpec, Weights
 
 CONFIG, README = "config.json", "README.md"
+#: How this package is called in ``config.json``, and introduces itself to the Hub.
+LIBRARY: Final = "rdc-bench"
 
 
 class RepositoryConfig(Strict):

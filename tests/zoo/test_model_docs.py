@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 
 from rdc_bench.core.card_files import packaged, read_card
-from rdc_bench.parts import find_card
 from rdc_bench.zoo.cards import every_card
+from rdc_bench.zoo.parts import find_card
 from rdc_bench.zoo.schema import ForeignWeights, ModelCard, ReportedSpec, RobustBenchSpec
 
-PAGE = Path(__file__).parents[1] / "docs" / "models.md"
+PAGE = Path(__file__).parents[2] / "docs" / "models.md"
 NAMES = sorted(path.stem for path in packaged("models").glob("*.yaml"))
 
 

@@ -5,12 +5,12 @@ import yaml
 
 import rdc_bench
 from rdc_bench import UserError
-from rdc_bench.availability import availability
 from rdc_bench.core.card_files import packaged
 from rdc_bench.core.files import file_sha256
 from rdc_bench.evaluation.profiles import DEFAULT_MODELS
 from rdc_bench.networks import SmallResNet
-from rdc_bench.parts import find_card
+from rdc_bench.zoo.availability import availability
+from rdc_bench.zoo.parts import find_card
 from rdc_bench.zoo.schema import DenoiserSpec
 
 PACKAGED = sorted(path.stem for path in packaged("models").glob("*.yaml"))

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rdc_bench.core.errors import UserError
-from rdc_bench.hub.reference import HubReference, is_reference, parse_reference
+from rdc_bench.zoo.reference import HubReference, is_reference, parse_reference
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 

@@ -1,6 +1,6 @@
 """What the built-in attacks and datasets are, as data: their modules import torch, and a list of names must not wait for it.
 
-``index.json`` is written from the registries by ``python -m rdc_bench.index``. A test fails when it is out of date.
+``index.json`` is written from the registries by ``python -m rdc_bench.cli.index``. A test fails when it is out of date.
 """
 
 from __future__ import annotations

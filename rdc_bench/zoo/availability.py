@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from rdc_bench.core.card_files import packaged
 from rdc_bench.core.errors import UserError
-from rdc_bench.parts import weights_path
 from rdc_bench.zoo.cards import LoadedCard, every_card
+from rdc_bench.zoo.parts import weights_path
 from rdc_bench.zoo.schema import (
     ClassifierSpec,
     DenoiserSpec,
