@@ -19,8 +19,8 @@ _PUBLIC = {
     "list_models": "rdc_bench.zoo.registry",
     "list_threats": "rdc_bench.threats",
     "load_dataset": "rdc_bench.data",
-    "load_denoiser": "rdc_bench.zoo.loading",
-    "load_model": "rdc_bench.zoo.loading",
+    "load_denoiser": "rdc_bench.loading",
+    "load_model": "rdc_bench.loading",
     "model": "rdc_bench.zoo.registry",
     "report": "rdc_bench.api",
     "run": "rdc_bench.api",
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from rdc_bench.core.errors import UserError
     from rdc_bench.data import list_datasets, load_dataset
     from rdc_bench.diagnostics import diagnose
-    from rdc_bench.zoo.loading import load_denoiser, load_model
+    from rdc_bench.loading import load_denoiser, load_model
     from rdc_bench.threats import list_threats
     from rdc_bench.zoo.registry import list_models, model
 else:  # hidden from type checkers, which would take any name
