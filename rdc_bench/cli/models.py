@@ -157,7 +157,7 @@ def convert(
     from rdc_bench.cli.progress import stages
 
     with stages(f"converting {source}"):
-        from rdc_bench.hub.convert import Label, Shape, convert
+        from rdc_bench.conversion.convert import Label, Shape, convert
 
         shape = Shape(architecture=architecture, config_file=config_file, like=like)
         label = Label(name=name or dest.resolve().name, dataset=dataset, license=license_, source=origin)

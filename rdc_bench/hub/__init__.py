@@ -1,1 +1,1 @@
-"""Weights from elsewhere: safe conversion of foreign checkpoints, and the Hugging Face Hub."""
+"""Exchange with the Hugging Face Hub, and only that: its client, snapshots of repositories, pull and push."""

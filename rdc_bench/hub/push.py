@@ -11,7 +11,7 @@ from huggingface_hub import CommitOperationAdd
 
 from rdc_bench.core.errors import UserError
 from rdc_bench.hub.client import client, one_line_errors
-from rdc_bench.hub.readme import measured, readme
+from rdc_bench.reporting.model_card import measured, readme
 from rdc_bench.zoo.cards import LoadedCard, every_card
 from rdc_bench.zoo.layout import CONFIG, LIBRARY, README, RepositoryConfig, weights_beside
 from rdc_bench.zoo.parts import check_weights, find_card

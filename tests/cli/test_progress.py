@@ -132,7 +132,7 @@ def test_a_conversion_that_takes_long_says_so(capsys, monkeypatch, tmp_path):
         time.sleep(0.4)
         return tmp_path
 
-    monkeypatch.setattr("rdc_bench.hub.convert.convert", slowly)
+    monkeypatch.setattr("rdc_bench.conversion.convert.convert", slowly)
     code, out, err = invoke(capsys, monkeypatch, "models", "convert", "x.pt", tmp_path / "new")
     assert code == 0
     assert out == f"{tmp_path}\n"

@@ -17,8 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from rdc_bench.conversion.unpickle import StoredObject, StoredTensor, build, read_pickled
 from rdc_bench.core.errors import UserError
-from rdc_bench.hub.unpickle import StoredObject, StoredTensor, build, read_pickled
 
 pytestmark = pytest.mark.filterwarnings("ignore:TypedStorage is deprecated")
 

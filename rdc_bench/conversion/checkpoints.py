@@ -10,11 +10,11 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from rdc_bench.conversion.architecture import NetworkSpec
+from rdc_bench.conversion.unpickle import StoredModuleDict, StoredObject, StoredTensor, build, read_pickled
 from rdc_bench.core.errors import UserError, unknown_name
 from rdc_bench.core.inert_pickle import one_line
 from rdc_bench.diffusion import PRECONDITIONINGS
-from rdc_bench.hub.architecture import NetworkSpec
-from rdc_bench.hub.unpickle import StoredModuleDict, StoredObject, StoredTensor, build, read_pickled
 
 #: Where checkpoints keep the network among other things, the most wanted first: the weights' average, then the weights.
 _PLACES = ("ema", "state_dict", "model", "net")

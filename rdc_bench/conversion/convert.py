@@ -15,13 +15,13 @@ import yaml
 from pydantic import ValidationError
 from torch import Tensor
 
+from rdc_bench.conversion.architecture import NetworkSpec, arguments_of, check_fit, in_our_names, network_of
+from rdc_bench.conversion.checkpoints import plain, read_checkpoint
 from rdc_bench.core.card_files import check_card_name
 from rdc_bench.core.errors import UserError, unknown_name
 from rdc_bench.core.files import check_writable, file_sha256, write_folder_atomically
 from rdc_bench.data import DATASETS
 from rdc_bench.diffusion import PRECONDITIONINGS
-from rdc_bench.hub.architecture import NetworkSpec, arguments_of, check_fit, in_our_names, network_of
-from rdc_bench.hub.checkpoints import plain, read_checkpoint
 from rdc_bench.zoo.cards import find_model_card
 from rdc_bench.zoo.layout import CONFIG, RepositoryConfig
 from rdc_bench.zoo.schema import ClassifierSpec, DenoiserSpec, ModelCard, Weights
