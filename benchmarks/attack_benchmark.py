@@ -26,7 +26,7 @@ from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
 from torch import Tensor, nn
 
 from rdc_bench.attacks import ATTACKS
-from rdc_bench.attacks.auto import NORMS, _attack_in_library
+from rdc_bench.attacks.lp.auto import NORMS, _attack_in_library
 from rdc_bench.core.errors import UserError
 from rdc_bench.core.files import write_atomically
 from rdc_bench.core.randomness import draws_for, generator

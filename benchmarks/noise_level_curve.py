@@ -12,7 +12,7 @@ import time
 
 import torch
 
-from rdc_bench.attacks.pgd import pgd
+from rdc_bench.attacks.lp.pgd import pgd
 from rdc_bench.core.randomness import draws_for, generator
 from rdc_bench.data import load_dataset
 from rdc_bench.defenses import RDC, DiffusionClassifier, LikelihoodMaximization

@@ -1,4 +1,4 @@
-"""PGD on the margin with random starts, as :func:`rdc_bench.attacks.pgd.pgd` does it, with its history kept."""
+"""PGD on the margin with random starts, as :func:`rdc_bench.attacks.lp.pgd.pgd` does it, with its history kept."""
 
 from __future__ import annotations
 

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from rdc_bench.attacks import ATTACKS, source_names
-from rdc_bench.attacks.ensemble import stages
-from rdc_bench.attacks.square import REFRESH
-from rdc_bench.attacks.transfer import MAKERS
+from rdc_bench.attacks.black_box.transfer import MAKERS
+from rdc_bench.attacks.lp.ensemble import stages
+from rdc_bench.attacks.lp.square import REFRESH
 from rdc_bench.core.global_generators import model_apart, preserved
 from rdc_bench.core.precision import full_float32
 from rdc_bench.core.randomness import draws_for

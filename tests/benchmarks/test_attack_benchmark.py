@@ -9,7 +9,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from rdc_bench.attacks.apgd import apgd_ce
+from rdc_bench.attacks.lp.apgd import apgd_ce
 from rdc_bench.core.randomness import generator
 from rdc_bench.threats import LpThreat
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from rdc_bench.attacks.pgd import pgd
+from rdc_bench.attacks.lp.pgd import pgd
 from rdc_bench.defenses import DiffusionClassifier
 from rdc_bench.diagnostics.run import examine
 from rdc_bench.diagnostics.subject import make_subject

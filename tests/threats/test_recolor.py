@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rdc_bench.attacks.recolor import COLOURS, VALUES, look_up
+from rdc_bench.attacks.unseen.recolor import COLOURS, VALUES, look_up
 from rdc_bench.core.randomness import generator
 from rdc_bench.threats import ReColorThreat
 from rdc_bench.threats.recolor import coordinates, from_coordinates

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 import rdc_bench
 from rdc_bench import UserError
-from rdc_bench.attacks.lagrange import Noise, diffusion_gradient
+from rdc_bench.attacks.lp.lagrange import Noise, diffusion_gradient
 from rdc_bench.core.randomness import draws_for
 from rdc_bench.defenses import RDC, DiffusionClassifier, LikelihoodMaximization
 from rdc_bench.diffusion import OptimalDenoiser

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rdc_bench.attacks.nes import _Estimated, nes
+from rdc_bench.attacks.black_box.nes import _Estimated, nes
 from rdc_bench.core.randomness import generator
 from rdc_bench.threats import make_threat
 from rdc_bench.threats.lp import linf

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from rdc_bench.attacks.losses import margin
-from rdc_bench.attacks.stadv import roughness
+from rdc_bench.attacks.unseen.stadv import roughness
 from rdc_bench.threats import StAdvThreat
 
 

@@ -11,8 +11,8 @@ import torch
 from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
 from torch import Tensor, nn
 
-from rdc_bench.attacks.apgd import checkpoints
 from rdc_bench.attacks.losses import OBJECTIVES, cross_entropy, margin
+from rdc_bench.attacks.lp.apgd import checkpoints
 from rdc_bench.threats import LpThreat
 
 NORMS = {"linf": "Linf", "l2": "L2"}

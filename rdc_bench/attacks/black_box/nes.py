@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from rdc_bench.attacks import ATTACKS, attack
+from rdc_bench.attacks.black_box.transfer import MAKERS
 from rdc_bench.attacks.options import Count, Positive
-from rdc_bench.attacks.transfer import MAKERS
 from rdc_bench.threats import Threat
 
 #: Noisy images that go through the model at once.

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rdc_bench.attacks.perceptual import steepest
+from rdc_bench.attacks.unseen.perceptual import steepest
 from rdc_bench.core.randomness import generator
 from rdc_bench.data import load_dataset
 from rdc_bench.threats.perceptual import PerceptualThreat

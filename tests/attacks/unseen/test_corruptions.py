@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rdc_bench.attacks import corruptions
+from rdc_bench.attacks.unseen import corruptions
 from rdc_bench.core.randomness import generator
 from rdc_bench.threats import CorruptionsThreat
 from rdc_bench.threats.corruptions import KINDS
