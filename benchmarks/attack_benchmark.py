@@ -29,9 +29,9 @@ from rdc_bench.attacks import ATTACKS
 from rdc_bench.attacks.lp.auto import NORMS, _attack_in_library
 from rdc_bench.core.errors import UserError
 from rdc_bench.core.files import write_atomically
+from rdc_bench.core.predictions import predictions
 from rdc_bench.core.randomness import draws_for, generator
 from rdc_bench.data import Dataset, load_dataset
-from rdc_bench.evaluation.judge import predictions
 from rdc_bench.threats import LpThreat
 from rdc_bench.zoo.loading import load_model
 

@@ -13,9 +13,9 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
+from rdc_bench.core.predictions import predictions
 from rdc_bench.data import load_dataset
 from rdc_bench.defenses import DiffusionClassifier
-from rdc_bench.evaluation.judge import predictions
 from rdc_bench.results.statistics import wilson
 from rdc_bench.zoo.cards import find_model_card
 from rdc_bench.zoo.loading import load_denoiser, load_model

@@ -13,10 +13,10 @@ import time
 import torch
 
 from rdc_bench.attacks.lp.pgd import pgd
+from rdc_bench.core.predictions import predictions
 from rdc_bench.core.randomness import draws_for, generator
 from rdc_bench.data import load_dataset
 from rdc_bench.defenses import RDC, DiffusionClassifier, LikelihoodMaximization
-from rdc_bench.evaluation.judge import predictions
 from rdc_bench.threats import LpThreat
 from rdc_bench.zoo.loading import load_denoiser
 

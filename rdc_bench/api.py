@@ -10,9 +10,10 @@ from pydantic import ValidationError
 
 from rdc_bench.core.errors import UserError
 from rdc_bench.evaluation.plan import RunConfig
-from rdc_bench.evaluation.run import Progress, RunResult, Say
+from rdc_bench.evaluation.run import RunResult
 from rdc_bench.evaluation.run import run as _run
 from rdc_bench.evaluation.run_set import RunSet, run_set
+from rdc_bench.evaluation.tally import Progress, Say
 from rdc_bench.evaluation.verify import Verification, verify_run
 from rdc_bench.reporting import Format, check_report, compare, write_report
 from rdc_bench.threats import SETS

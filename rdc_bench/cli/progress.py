@@ -17,7 +17,7 @@ from rich.text import Text
 from rdc_bench.core.stages import Report
 
 if TYPE_CHECKING:
-    from rdc_bench.evaluation.run import Step
+    from rdc_bench.evaluation.tally import Step
 
 #: Seconds after which a stage says that it is under way, and seconds between its plain lines after that.
 PATIENCE = 2.0

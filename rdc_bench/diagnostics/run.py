@@ -31,7 +31,7 @@ from rdc_bench.diagnostics import (
 from rdc_bench.diagnostics.outcome import Outcome
 from rdc_bench.diagnostics.subject import Subject, make_subject
 from rdc_bench.evaluation.admission import admit
-from rdc_bench.evaluation.plan import plan_model
+from rdc_bench.evaluation.planning import plan_model
 from rdc_bench.results.diagnosis import Check, Diagnosis
 from rdc_bench.threats import LpThreat, make_threat
 from rdc_bench.zoo.catalog import baselines

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from rdc_bench.attacks import ATTACKS
 from rdc_bench.attacks.gradient import Evaluation, evaluate
 from rdc_bench.attacks.losses import Objective
+from rdc_bench.core.predictions import predictions
 from rdc_bench.core.randomness import Key, draws_for, generator, seed_of
 from rdc_bench.diagnostics.ascent import Ascent, ascend, joined
-from rdc_bench.evaluation.judge import predictions
 from rdc_bench.threats import LpThreat
 
 T = TypeVar("T")

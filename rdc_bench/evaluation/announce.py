@@ -8,28 +8,26 @@ from __future__ import annotations
 
 import gc
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 
 from rdc_bench.core.errors import UserError
 from rdc_bench.core.global_generators import preserved
 from rdc_bench.evaluation.estimate import ModelEstimate, Rates, estimate, timed
-from rdc_bench.evaluation.execute import Job
 from rdc_bench.evaluation.plan import Plan, PlannedAttack, PlannedModel
+from rdc_bench.evaluation.shards import jobs
 from rdc_bench.results.store import RunFolder
 
 log = logging.getLogger(__name__)
 
-#: Makes a plan, the number of a model and whether it is randomised into all of its shards.
-Jobs = Callable[[Plan, int, bool], Sequence[Job]]
 #: Images that a model is timed on, at most: a shard of a cheap model.
 MOST = 64
 #: Units of time, and how many seconds up to which they are used.
 UNITS = ((100.0, 1, "s"), (5400.0, 60, "min"), (129_600.0, 3600, "h"), (float("inf"), 86_400, "days"))
 
 
-def announce(runs: Sequence[tuple[Plan, RunFolder]], jobs: Jobs) -> None:
+def announce(runs: Sequence[tuple[Plan, RunFolder]]) -> None:
     """Tell what is about to be done. Models are loaded one after the other, and timed on a few images.
 
     Args: runs: plans for the same models and images, each with its folder.
@@ -54,7 +52,7 @@ def announce(runs: Sequence[tuple[Plan, RunFolder]], jobs: Jobs) -> None:
     rates = _rates([plan for plan, _ in todo])
     estimates: list[ModelEstimate] = []
     for other, folder in todo:
-        left = _left(other, folder, rates, jobs)
+        left = _left(other, folder, rates)
         estimates += estimate(other, rates, left)
     for planned in plan.models:
         log.info("  %s: %s", planned.name, _time([each for each in estimates if each.model == planned.name]))
@@ -104,7 +102,7 @@ def _timed(planned: PlannedModel, plan: Plan, gradients: bool) -> Rates | None:
         return timed(model, plan.dataset.images[:MOST].to(device), gradients=gradients)
 
 
-def _left(plan: Plan, folder: RunFolder, rates: Mapping[str, Rates | None], jobs: Jobs) -> dict[tuple[int, int], int]:
+def _left(plan: Plan, folder: RunFolder, rates: Mapping[str, Rates | None]) -> dict[tuple[int, int], int]:
     """Images that are still to be done, by the numbers of model and attack; tells of what is done."""
     left: dict[tuple[int, int], int] = {}
     done = total = 0

@@ -13,55 +13,19 @@ from torch import Tensor, nn
 from rdc_bench.attacks.gradient import differentiated, gradient_kind
 from rdc_bench.core.global_generators import model_apart, preserved
 from rdc_bench.core.precision import full_float32
+from rdc_bench.core.predictions import predictions
 from rdc_bench.core.randomness import Key, draws_for, generator, seed_of
-from rdc_bench.evaluation.judge import OK, Verdict, check, followed, predictions
+from rdc_bench.evaluation.judge import OK, Verdict, check, followed
 from rdc_bench.evaluation.metering import Meter, metered
 from rdc_bench.evaluation.plan import Plan, PlannedAttack
+from rdc_bench.evaluation.shards import Given, Job
 from rdc_bench.evaluation.slopes import PIXEL, slope_errors
 from rdc_bench.evaluation.watch import Seen, Watch, watched
-from rdc_bench.results.schema import CLEAN
+from rdc_bench.results.schema import CLEAN, Record
 from rdc_bench.results.store import Shard
 
 #: Images of a run at which gradients are checked. Twelve tell a gradient that is wrong everywhere from one that is not.
 CHECKED = 12
-
-
-class Span(NamedTuple):
-    """Images ``start`` to ``stop − 1`` under a model, by its place in the plan."""
-
-    model: int
-    start: int
-    stop: int
-
-
-class Given(NamedTuple):
-    """What must be known before a job can be done.
-
-    Attributes:
-        clean: clean predictions (images, repeats), which attacks need. chosen: images for a witness, bool (images,).
-    """
-
-    clean: Tensor | None = None
-    chosen: Tensor | None = None
-
-
-class Job(NamedTuple):
-    """A shard to be made. ``attack`` counts from 1 in the order of the plan; 0 is the clean evaluation."""
-
-    model: int
-    attack: int
-    start: int
-    stop: int
-
-    @property
-    def span(self) -> Span:
-        """The images, whatever is done to them."""
-        return Span(self.model, self.start, self.stop)
-
-    @property
-    def name(self) -> str:
-        """Of the shard's files."""
-        return f"{self.model:02d}-{self.attack:02d}-{self.start:06d}-{self.stop:06d}"
 
 
 @dataclass(frozen=True)
@@ -97,8 +61,7 @@ class Executor:
         rows = [
             self._row(
                 planned.label, job.start + i, r, int(part.labels[i]), int(given.clean[i, r]), self._gradient(planned), _NOTHING
-            )
-            | Verdict("failed", reason)._asdict()
+            )._replace(status="failed", reason=reason)
             for i in shown
             for r in range(self.repeats)
         ]
@@ -160,12 +123,12 @@ class Executor:
                 spent = cost if proposal.attacked else _NOTHING
                 row = self._row(planned.label, indices[i], r, int(y[i]), int(clean[i, r]), gradient, spent)
                 if gradient != "none":
-                    row |= {"gradients": proposal.seen.gradients, "rose": proposal.seen.rose, "slope_error": errors.get(i)}
+                    row = row._replace(gradients=proposal.seen.gradients, rose=proposal.seen.rose, slope_error=errors.get(i))
                 if verdict.status == "ok":
-                    row["adversarial_prediction"] = int(predicted[i, r])
-                    row["distance"] = float(distance[i])
-                    row["success"] = row["clean_prediction"] == row["label"] != row["adversarial_prediction"]
-                rows.append(row | verdict._asdict())
+                    found = int(predicted[i, r])
+                    success = row.clean_prediction == row.label != found
+                    row = row._replace(adversarial_prediction=found, distance=float(distance[i]), success=success)
+                rows.append(row._replace(status=verdict.status, reason=verdict.reason))
         images[shown] = adversarial
         return Shard(rows, {"adversarial": images.cpu()})
 
@@ -264,27 +227,20 @@ class Executor:
 
     def _row(
         self, attack: str, index: int, repeat: int, label: int, clean_prediction: int, gradient: str, cost: _Cost
-    ) -> dict[str, Any]:
-        return {
-            "model": self.name,
-            "attack": attack,
-            "index": index,
-            "repeat": repeat,
-            "label": label,
-            "clean_prediction": clean_prediction,
-            "adversarial_prediction": None,
-            "distance": None,
-            "success": False,
-            "status": "ok",
-            "reason": None,
-            "gradient": gradient,
-            "nfe": (cost.meter.forward + cost.meter.backward) / cost.images,
-            "nfe_backward": cost.meter.backward / cost.images,
-            "seconds": cost.seconds,
-            "gradients": None,
-            "slope_error": None,
-            "rose": None,
-        }
+    ) -> Record:
+        """A row, as far as it is known before the image is judged."""
+        return Record(
+            self.name,
+            attack,
+            index,
+            repeat,
+            label,
+            clean_prediction,
+            gradient=gradient,
+            nfe=(cost.meter.forward + cost.meter.backward) / cost.images,
+            nfe_backward=cost.meter.backward / cost.images,
+            seconds=cost.seconds,
+        )
 
 
 class Task(NamedTuple):

@@ -11,8 +11,11 @@ import pandas as pd
 
 from rdc_bench.evaluation.announce import announce
 from rdc_bench.evaluation.engines import find_engine
-from rdc_bench.evaluation.plan import RunConfig, Skipped, make_plan_set
-from rdc_bench.evaluation.run import Progress, RunResult, Say, Step, carry_out, folder_of, jobs, work
+from rdc_bench.evaluation.plan import RunConfig, Skipped
+from rdc_bench.evaluation.planning import make_plan_set
+from rdc_bench.evaluation.run import RunResult, carry_out, folder_of
+from rdc_bench.evaluation.shards import work
+from rdc_bench.evaluation.tally import Progress, Say, Step
 from rdc_bench.results.across import SideBySide, StoredRun, side_by_side
 from rdc_bench.results.admission import Admission
 from rdc_bench.results.statistics import Rate
@@ -73,7 +76,7 @@ def run_set(config: RunConfig, progress: Progress = lambda step: None, say: Say 
     """
     find_engine(config.engine)  # which may be unknown or not installed: before data are looked for
     planned = make_plan_set(config)
-    announce([(plan, folder_of(plan)) for plan in planned.plans], jobs)
+    announce([(plan, folder_of(plan)) for plan in planned.plans])
     total = sum(work(plan) for plan in planned.plans)
     runs: list[RunResult] = []
     admissions: dict[str, Admission] = {}

@@ -13,12 +13,12 @@ from torch import Tensor
 
 from rdc_bench.core.errors import UserError
 from rdc_bench.core.precision import full_float32
+from rdc_bench.core.predictions import predictions
 from rdc_bench.core.randomness import Key
 from rdc_bench.core.stages import Report, unheard
 from rdc_bench.data import load_dataset
-from rdc_bench.evaluation.judge import predictions
 from rdc_bench.evaluation.mending import mended
-from rdc_bench.evaluation.plan import plan_model
+from rdc_bench.evaluation.planning import plan_model
 from rdc_bench.results.schema import ModelEntry
 from rdc_bench.results.store import RunFolder
 from rdc_bench.threats import make_threat

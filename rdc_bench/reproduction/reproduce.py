@@ -8,7 +8,8 @@ from typing import Any
 
 from rdc_bench.api import run
 from rdc_bench.core.files import check_writable, write_atomically
-from rdc_bench.evaluation.run import Progress, RunResult
+from rdc_bench.evaluation.run import RunResult
+from rdc_bench.evaluation.tally import Progress
 from rdc_bench.reporting.bounds import footnotes
 from rdc_bench.reproduction.recipe import Recipe, Step, find_recipe
 from rdc_bench.reproduction.table import ALL, Done, Row, long_table, rows_of, table

@@ -1,8 +1,8 @@
-"""What a run writes: the manifest ``run.json`` and the columns of ``records.parquet``."""
+"""What a run writes: the manifest ``run.json`` and the rows of ``records.parquet``."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple, get_type_hints
 
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
@@ -11,30 +11,49 @@ from rdc_bench.results.admission import Admission
 from rdc_bench.zoo.reference import is_reference
 from rdc_bench.zoo.schema import settings
 
-#: One row per image, attack and repeat (and model). The pseudo-attack ``clean`` holds the predictions on clean images.
-RECORDS = pa.schema(
-    [
-        ("model", pa.string()),
-        ("attack", pa.string()),
-        ("index", pa.int32()),  # position of the image in the dataset's split
-        ("repeat", pa.int16()),  # which fresh draw of the model's randomness judged the final image
-        ("label", pa.int16()),
-        ("clean_prediction", pa.int16()),  # under the same repeat; −1 when the logits were not finite
-        ("adversarial_prediction", pa.int16()),  # null on clean rows and where the attack failed
-        ("distance", pa.float64()),  # in the threat's unit; null where there is no adversarial image
-        ("success", pa.bool_()),  # correct on the clean image, wrong on the adversarial one
-        ("status", pa.string()),  # ok | failed (the attack raised) | invalid (its image cannot be judged)
-        ("reason", pa.string()),  # why the status is not ok, in one line; else null
-        ("gradient", pa.string()),  # exact | bpda | surrogate | none
-        ("nfe", pa.float64()),  # network evaluations spent attacking (clean: classifying) the image, forward + backward
-        ("nfe_backward", pa.float64()),
-        ("seconds", pa.float64()),
-        # What was seen while the image was attacked with gradients; null elsewhere, and in runs from before these columns.
-        ("gradients", pa.string()),  # ok | partly | never: whether they were finite and not zero
-        ("slope_error", pa.float64()),  # how far the gradient misjudges the margin along the path, in [0, 1]; of a sample
-        ("rose", pa.bool_()),  # whether the margin was ever higher than at the first look
-    ]
-)
+
+class Record(NamedTuple):
+    """One row of ``records.parquet``, for an image, an attack and a repeat (and a model).
+
+    The pseudo-attack ``clean`` holds the predictions on clean images. What was seen while the image was attacked with gradients
+    (the last three) is None elsewhere, and in runs from before there were these columns.
+
+    Attributes:
+        index: position of the image in the dataset's split. repeat: which fresh draw of the model's randomness judged it.
+        clean_prediction: under the same repeat; −1 when the logits were not finite.
+        adversarial_prediction: None on clean rows and where the attack failed.
+        distance: in the threat's unit; None where there is no adversarial image.
+        success: correct on the clean image, wrong on the adversarial one.
+        status: ``ok``, ``failed`` (the attack raised) or ``invalid`` (its image cannot be judged).
+        reason: why the status is not ok, in one line. gradient: ``exact``, ``bpda``, ``surrogate`` or ``none``.
+        nfe: network evaluations spent attacking (clean: classifying) the image, forward and backward; nfe_backward: of these.
+        gradients: ``ok``, ``partly`` or ``never``: whether they were finite and not zero.
+        slope_error: how far the gradient misjudges the margin along the path, in [0, 1]; of a sample.
+        rose: whether the margin was ever higher than at the first look.
+    """
+
+    model: Annotated[str, pa.string()]
+    attack: Annotated[str, pa.string()]
+    index: Annotated[int, pa.int32()]  # type: ignore[assignment]  # a column's name, which hides the tuple's method
+    repeat: Annotated[int, pa.int16()]
+    label: Annotated[int, pa.int16()]
+    clean_prediction: Annotated[int, pa.int16()]
+    adversarial_prediction: Annotated[int | None, pa.int16()] = None
+    distance: Annotated[float | None, pa.float64()] = None
+    success: Annotated[bool, pa.bool_()] = False
+    status: Annotated[str, pa.string()] = "ok"
+    reason: Annotated[str | None, pa.string()] = None
+    gradient: Annotated[str, pa.string()] = "none"
+    nfe: Annotated[float, pa.float64()] = 0.0
+    nfe_backward: Annotated[float, pa.float64()] = 0.0
+    seconds: Annotated[float, pa.float64()] = 0.0
+    gradients: Annotated[str | None, pa.string()] = None
+    slope_error: Annotated[float | None, pa.float64()] = None
+    rose: Annotated[bool | None, pa.bool_()] = None
+
+
+#: The columns of ``records.parquet``: the fields of :class:`Record`, in their order.
+RECORDS = pa.schema([(name, kind.__metadata__[0]) for name, kind in get_type_hints(Record, include_extras=True).items()])
 
 RunStatus = Literal["started", "interrupted", "complete", "complete with failures"]
 CLEAN = "clean"

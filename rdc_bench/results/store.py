@@ -25,7 +25,7 @@ from safetensors import SafetensorError
 from rdc_bench.core.errors import UserError, in_words
 from rdc_bench.core.files import write_atomically
 from rdc_bench.results.lock import alone
-from rdc_bench.results.schema import RECORDS, Manifest
+from rdc_bench.results.schema import RECORDS, Manifest, Record
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,9 +37,9 @@ WORK = "shards"
 
 @dataclass(frozen=True)
 class Shard:
-    """The finished part of a run: rows of :data:`RECORDS`, and adversarial images by ``model/attack`` with their indices."""
+    """The finished part of a run: its rows, and adversarial images by ``model/attack`` with their indices."""
 
-    rows: list[dict]
+    rows: list[Record]
     images: dict[str, Tensor]
 
 
@@ -104,7 +104,7 @@ class RunFolder:
             if getattr(error, "errno", None) not in (None, errno.ENOENT):  # libraries give no number to a damaged file
                 raise
             return None
-        return Shard(table.to_pylist(), images)
+        return Shard([Record(**row) for row in table.to_pylist()], images)
 
     def has_shard(self, name: str) -> bool:
         """Whether there is a file for a finished shard, which may yet be found damaged."""
@@ -115,7 +115,7 @@ class RunFolder:
         write_atomically(self._shard(name, "safetensors"), _safetensors(shard.images))
         write_atomically(self._shard(name, "parquet"), _parquet(shard.rows))
 
-    def finish(self, rows: list[dict], images: dict[str, Tensor], manifest: Manifest) -> None:
+    def finish(self, rows: list[Record], images: dict[str, Tensor], manifest: Manifest) -> None:
         """Write the merged results, then the manifest that vouches for them, and drop the shards."""
         contents = {TABLE: _parquet(rows), IMAGES: _safetensors(images)}
         for name, content in contents.items():
@@ -162,9 +162,9 @@ def find_runs(results: Path) -> list[RunFolder]:
     return runs
 
 
-def _parquet(rows: list[dict]) -> bytes:
+def _parquet(rows: list[Record]) -> bytes:
     buffer = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(rows, schema=RECORDS), buffer, compression="zstd")
+    pq.write_table(pa.Table.from_pylist([row._asdict() for row in rows], schema=RECORDS), buffer, compression="zstd")
     return buffer.getvalue()
 
 

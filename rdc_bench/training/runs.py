@@ -21,12 +21,12 @@ from rdc_bench.core.card_files import check_card_name
 from rdc_bench.core.eps import Eps
 from rdc_bench.core.errors import UserError, first_line
 from rdc_bench.core.files import check_writable, file_sha256, write_atomically
+from rdc_bench.core.predictions import predictions
 from rdc_bench.core.stages import Report, unheard
 from rdc_bench.data import Dataset, dataset_info, load_dataset
 from rdc_bench.data.images import Shape, describe
 from rdc_bench.defenses import DiffusionClassifier
 from rdc_bench.diffusion import EDMPrecond
-from rdc_bench.evaluation.judge import predictions
 from rdc_bench.networks import MultiHeadUNet, network_class
 from rdc_bench.threats import LpThreat
 from rdc_bench.training.adversarial import InnerAttack, pgd_loss, standard_loss, trades_loss

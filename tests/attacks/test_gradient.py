@@ -16,7 +16,8 @@ from rdc_bench.core.randomness import common_draws, draws_for, normal, row_keys
 from rdc_bench.defenses import RDC, LikelihoodMaximization
 from rdc_bench.diffusion import OptimalDenoiser
 from rdc_bench.evaluation.metering import metered
-from rdc_bench.evaluation.plan import RunConfig, make_plan
+from rdc_bench.evaluation.plan import RunConfig
+from rdc_bench.evaluation.planning import make_plan
 from rdc_bench.results.store import RunFolder
 from rdc_bench.threats import LpThreat
 

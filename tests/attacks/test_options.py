@@ -24,7 +24,8 @@ from rdc_bench import UserError
 from rdc_bench.attacks import ATTACKS, Attack
 from rdc_bench.attacks.options import Count, Loss, Option
 from rdc_bench.cli import main
-from rdc_bench.evaluation.plan import RunConfig, make_plan
+from rdc_bench.evaluation.plan import RunConfig
+from rdc_bench.evaluation.planning import make_plan
 from rdc_bench.threats import LpThreat
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ import rdc_bench
 from rdc_bench import data
 from rdc_bench.cli import main, progress
 from rdc_bench.cli.progress import stages
-from rdc_bench.evaluation.run import Step
+from rdc_bench.evaluation.tally import Step
 from rdc_bench.training import runs
 
 

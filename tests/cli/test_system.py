@@ -64,7 +64,7 @@ def full(monkeypatch):
 
 def test_a_disk_that_is_full_at_any_write_loses_nothing(program, plugin, tmp_path, full, monkeypatch):
     program(*run_args(plugin, tmp_path / "whole"))
-    monkeypatch.setattr("rdc_bench.evaluation.run.SHARD", {True: 6, False: 6})
+    monkeypatch.setattr("rdc_bench.evaluation.shards.SHARD", {True: 6, False: 6})
     out, stopped = tmp_path / "out", 0
     for writes in range(100):
         shutil.rmtree(out, ignore_errors=True)

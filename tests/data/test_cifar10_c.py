@@ -8,7 +8,8 @@ import torch
 
 from rdc_bench.core.errors import UserError
 from rdc_bench.data import dataset_of_models, load_dataset
-from rdc_bench.evaluation.plan import RunConfig, make_plan
+from rdc_bench.evaluation.plan import RunConfig
+from rdc_bench.evaluation.planning import make_plan
 
 
 @pytest.fixture

@@ -18,9 +18,9 @@ from rdc_bench import UserError
 from rdc_bench.attacks.gradient import differentiated, evaluate, gradient_kind
 from rdc_bench.attacks.losses import margin
 from rdc_bench.cli import main
+from rdc_bench.core.predictions import predictions
 from rdc_bench.core.randomness import common_draws, draws_for, normal, row_keys
 from rdc_bench.evaluation.admission import IMAGES, admit
-from rdc_bench.evaluation.judge import predictions
 from rdc_bench.evaluation.mending import Mended, mended
 from rdc_bench.evaluation.metering import metered
 from rdc_bench.evaluation.reported import reported_otherwise
@@ -565,7 +565,7 @@ def test_an_undeclared_random_model_is_judged_by_many_draws_and_verified(tmp_pat
     judged = RunFolder(done.path).records().query("attack == 'pgd'")
     assert (judged.groupby("index")["adversarial_prediction"].nunique() > 1).any()  # draws differ
     assert rdc_bench.verify(done.path).ok
-    monkeypatch.setattr("rdc_bench.evaluation.run.SHARD", {True: 7, False: 7})
+    monkeypatch.setattr("rdc_bench.evaluation.shards.SHARD", {True: 7, False: 7})
     again = RunFolder(run(tmp_path / "shards", "sly").path).records()
     columns = ["index", "attack", "repeat", "clean_prediction", "adversarial_prediction"]
     pd.testing.assert_frame_equal(RunFolder(done.path).records()[columns], again[columns])
@@ -636,7 +636,7 @@ def test_on_the_command_line_it_is_one_line_and_exit_code_2(tmp_path, monkeypatc
 def test_a_set_of_threats_looks_at_a_model_once_and_says_it_once(tmp_path, registered, monkeypatch):
     registered.model("sly", lambda: OnFashion(registered.toy, global_noise))
     lines = []
-    monkeypatch.setattr("rdc_bench.evaluation.plan.members", lambda name: ["linf", "l2"])
+    monkeypatch.setattr("rdc_bench.evaluation.planning.members", lambda name: ["linf", "l2"])
     monkeypatch.setattr("rdc_bench.evaluation.run.admit", lambda *a, **k: (lines.append("looked"), admit(*a, **k))[1])
     done = rdc_bench.run(models=["sly"], threat="all", attacks=["fgsm"], n=2, repeats=2, out=tmp_path, say=lines.append)
     assert len(done.runs) == 2

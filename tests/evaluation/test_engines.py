@@ -14,7 +14,9 @@ from rdc_bench import UserError
 from rdc_bench.cli import main
 from rdc_bench.core.registry import load_plugin
 from rdc_bench.evaluation import run as run_module
-from rdc_bench.evaluation.plan import RunConfig, make_plan
+from rdc_bench.evaluation import shards
+from rdc_bench.evaluation.plan import RunConfig
+from rdc_bench.evaluation.planning import make_plan
 from rdc_bench.results.store import RunFolder
 
 PLUGIN = textwrap.dedent("""
@@ -85,16 +87,16 @@ def assert_same_results(first, second):
 def test_shards_may_be_finished_in_any_order(tmp_path, plugin, monkeypatch):
     order = []
 
-    def last_first(tasks, clean):
+    def last_first(tasks, known):
         waiting = list(tasks)
         while waiting:
-            task = next(task for task in reversed(waiting) if task.job.attack == 0 or task.job.span in clean)
+            task = next(task for task in reversed(waiting) if known.given(task.job) is not None)
             waiting.remove(task)
             order.append(task.job)
-            yield task.job, task.executor.shard(task.job, clean)
+            yield task.job, task.executor.shard(task.job, known.given(task.job))
 
     expected = evaluate(tmp_path / "local")
-    monkeypatch.setattr(run_module, "SHARD", {True: 5, False: 7})
+    monkeypatch.setattr(shards, "SHARD", {True: 5, False: 7})
     monkeypatch.setattr(run_module, "find_engine", lambda name: last_first)
     steps = []
     assert_same_results(expected, evaluate(tmp_path / "scrambled", progress=steps.append))
@@ -105,13 +107,10 @@ def test_shards_may_be_finished_in_any_order(tmp_path, plugin, monkeypatch):
 
 
 def test_shards_that_an_engine_loses_are_failed_attacks(tmp_path, plugin, monkeypatch):
-    def losing(tasks, clean):
+    def losing(tasks, known):
         for task in tasks:
-            lost = task.job.attack == 2
-            yield (
-                task.job,
-                task.executor.lost(task.job, clean[task.job.span], "gone") if lost else task.executor.shard(task.job, clean),
-            )
+            given, executor = known.given(task.job), task.executor
+            yield task.job, executor.lost(task.job, given, "gone") if task.job.attack == 2 else executor.shard(task.job, given)
 
     monkeypatch.setattr(run_module, "find_engine", lambda name: losing)
     found = evaluate(tmp_path / "out", n=40, eps="1/2550")
@@ -164,7 +163,7 @@ def cluster():
 
 def test_ray_gives_the_records_of_the_local_engine_though_a_worker_dies(tmp_path, plugin, cluster, monkeypatch):
     expected = evaluate(tmp_path / "local")
-    monkeypatch.setattr(run_module, "SHARD", {True: 5, False: 7})
+    monkeypatch.setattr(shards, "SHARD", {True: 5, False: 7})
     mortal = {"deaths": 1, "marks": str(tmp_path / "marks")}
     found = evaluate(tmp_path / "ray", engine="ray", attack_options=mortal)
     assert [mark.name for mark in (tmp_path / "marks").iterdir()] == ["0"]
@@ -188,7 +187,7 @@ def test_what_ray_loses_for_good_is_a_failed_attack_and_never_robust(tmp_path, p
 
 
 def test_what_ray_did_before_an_interruption_is_kept_for_any_engine(tmp_path, plugin, cluster, monkeypatch):
-    monkeypatch.setattr(run_module, "SHARD", {True: 5, False: 7})
+    monkeypatch.setattr(shards, "SHARD", {True: 5, False: 7})
 
     def interrupted(step):
         if step.attack != "clean":

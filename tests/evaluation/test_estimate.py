@@ -13,7 +13,8 @@ from rdc_bench.attacks import ATTACKS
 from rdc_bench.core.randomness import draws_for, generator
 from rdc_bench.evaluation.estimate import FORMULAS, Pass, Rates, Subject, calls, estimate, timed
 from rdc_bench.evaluation.metering import metered
-from rdc_bench.evaluation.plan import PlannedAttack, RunConfig, make_plan
+from rdc_bench.evaluation.plan import PlannedAttack, RunConfig
+from rdc_bench.evaluation.planning import make_plan
 from rdc_bench.threats import make_threat
 
 SHAPE, CLASSES = (3, 32, 32), 7

@@ -7,7 +7,8 @@ import rdc_bench
 from rdc_bench import UserError
 from rdc_bench.core.randomness import draws_for
 from rdc_bench.defenses.fixed_noise import FixedNoise, fixed_noise
-from rdc_bench.evaluation.plan import RunConfig, make_plan
+from rdc_bench.evaluation.plan import RunConfig
+from rdc_bench.evaluation.planning import make_plan
 from rdc_bench.reporting import compare
 from rdc_bench.reporting.render import markdown
 from rdc_bench.results.store import RunFolder

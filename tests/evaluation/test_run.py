@@ -15,7 +15,7 @@ import torch
 
 import rdc_bench
 from rdc_bench import UserError
-from rdc_bench.evaluation import run as run_module
+from rdc_bench.evaluation import shards
 from rdc_bench.results.store import RunFolder
 
 
@@ -60,7 +60,7 @@ def test_records_and_summary_agree_with_the_definitions(tmp_path, toys):
 
 def test_results_do_not_depend_on_shards(tmp_path, toys, monkeypatch):
     first = records(evaluate(tmp_path, models=toys, repeats=3))
-    monkeypatch.setattr(run_module, "SHARD", {True: 5, False: 3})
+    monkeypatch.setattr(shards, "SHARD", {True: 5, False: 3})
     second = records(evaluate(tmp_path / "again", models=toys, repeats=3))
     same = [c for c in first.columns if c not in ("seconds", "distance")]
     pd.testing.assert_frame_equal(first[same], second[same])
@@ -280,7 +280,8 @@ def test_the_manifest_says_what_is_needed_to_repeat_the_run(tmp_path, toys):
 
 
 def test_identity_is_pinned_and_ignores_what_does_not_change_numbers(tmp_path, toys, monkeypatch):
-    from rdc_bench.evaluation.plan import RunConfig, make_plan
+    from rdc_bench.evaluation.plan import RunConfig
+    from rdc_bench.evaluation.planning import make_plan
 
     config = {"threat": "linf", "eps": "8/255", "models": ("toy",), "attacks": ("pgd",), "n": 4}
     plan = make_plan(RunConfig(**config))
@@ -292,7 +293,8 @@ def test_identity_is_pinned_and_ignores_what_does_not_change_numbers(tmp_path, t
 
 def test_identity_depends_on_the_settings_of_the_parts(tmp_path, monkeypatch):
     from rdc_bench.core.card_files import packaged
-    from rdc_bench.evaluation.plan import RunConfig, make_plan
+    from rdc_bench.evaluation.plan import RunConfig
+    from rdc_bench.evaluation.planning import make_plan
 
     config = RunConfig(threat="linf", models=("rdc-fashion-mnist",), n=4)
     before = make_plan(config)

@@ -7,7 +7,7 @@ import pytest
 
 import rdc_bench
 from rdc_bench import UserError
-from rdc_bench.evaluation import plan as plan_module
+from rdc_bench.evaluation import planning as plan_module
 from rdc_bench.evaluation import run as run_module
 from rdc_bench.results.store import RunFolder
 from rdc_bench.threats import SETS, THREATS, is_seen, list_threats, make_threat, members

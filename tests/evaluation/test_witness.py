@@ -14,7 +14,8 @@ from torch import Tensor, nn
 import rdc_bench
 from rdc_bench.evaluation import execute
 from rdc_bench.evaluation import witness as witness_module
-from rdc_bench.evaluation.plan import RunConfig, make_plan
+from rdc_bench.evaluation.plan import RunConfig
+from rdc_bench.evaluation.planning import make_plan
 from rdc_bench.evaluation.profiles import PROFILES, Witness
 from rdc_bench.evaluation.run import RunResult
 from rdc_bench.results.store import RunFolder

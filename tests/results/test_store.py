@@ -5,29 +5,14 @@ import safetensors.torch
 import torch
 
 from rdc_bench.core.errors import UserError
-from rdc_bench.results.schema import RECORDS
+from rdc_bench.results.schema import RECORDS, Record
 from rdc_bench.results.store import RunFolder, Shard, find_runs
 
-ROW = {
-    "model": "m",
-    "attack": "clean",
-    "index": 0,
-    "repeat": 0,
-    "label": 1,
-    "clean_prediction": 1,
-    "adversarial_prediction": None,
-    "distance": None,
-    "success": False,
-    "status": "ok",
-    "reason": None,
-    "gradient": "none",
-    "nfe": 1.0,
-    "nfe_backward": 0.0,
-    "seconds": 0.5,
-    "gradients": None,
-    "slope_error": None,
-    "rose": None,
-}
+ROW = Record("m", "clean", 0, 0, 1, 1, nfe=1.0, seconds=0.5)
+
+
+def test_rows_have_the_columns_that_are_stored():
+    assert list(Record._fields) == RECORDS.names
 
 
 def test_shards_come_back_as_they_were(tmp_path):
@@ -43,7 +28,7 @@ def test_records_from_before_a_column_was_added_have_no_value_there(tmp_path):
     older = pa.schema(list(RECORDS)[:15])
     path = tmp_path / "shards" / "00.parquet"
     path.parent.mkdir()
-    pq.write_table(pa.Table.from_pylist([{name: ROW[name] for name in older.names}], schema=older), path)
+    pq.write_table(pa.Table.from_pylist([{name: getattr(ROW, name) for name in older.names}], schema=older), path)
     (tmp_path / "shards" / "00.safetensors").write_bytes(safetensors.torch.save({}))
     assert RunFolder(tmp_path).shard("00").rows == [ROW]
 

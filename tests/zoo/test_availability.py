@@ -7,7 +7,8 @@ import yaml
 import rdc_bench
 from rdc_bench import UserError
 from rdc_bench.core.card_files import packaged
-from rdc_bench.evaluation.plan import RunConfig, make_plan
+from rdc_bench.evaluation.plan import RunConfig
+from rdc_bench.evaluation.planning import make_plan
 from rdc_bench.zoo import catalog
 from rdc_bench.zoo.availability import STATES, availability
 from rdc_bench.zoo.loading import load_denoiser

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Protocol
 from rdc_bench.core.errors import UserError, unknown_name
 
 if TYPE_CHECKING:
-    from rdc_bench.evaluation.execute import Given, Job, Task
+    from rdc_bench.evaluation.execute import Task
+    from rdc_bench.evaluation.shards import Given, Job
     from rdc_bench.results.store import Shard
 
 #: name → the module whose ``finished`` is the engine. Each is imported when it is asked for.

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator
 
 from rdc_bench.evaluation.engines import Known
-from rdc_bench.evaluation.execute import Job, Task
+from rdc_bench.evaluation.execute import Task
+from rdc_bench.evaluation.shards import Job
 from rdc_bench.results.store import Shard
 
 

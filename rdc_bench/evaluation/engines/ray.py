@@ -34,7 +34,8 @@ from rdc_bench.attacks import Attack
 from rdc_bench.core.errors import UserError, first_line
 from rdc_bench.core.registry import PluginSource, load_plugin_source, plugin_sources
 from rdc_bench.evaluation.engines import Known
-from rdc_bench.evaluation.execute import Executor, Given, Job, Task
+from rdc_bench.evaluation.execute import Executor, Task
+from rdc_bench.evaluation.shards import Given, Job
 from rdc_bench.results.store import Shard
 
 #: How often a shard is begun again after the worker that computed it was lost.

@@ -12,7 +12,8 @@ from rdc_bench import UserError
 from rdc_bench.attacks.losses import margin
 from rdc_bench.core.randomness import draws_for
 from rdc_bench.data import load_dataset
-from rdc_bench.evaluation.plan import Plan, RunConfig, make_plan
+from rdc_bench.evaluation.plan import Plan, RunConfig
+from rdc_bench.evaluation.planning import make_plan
 from rdc_bench.results.store import RunFolder
 from rdc_bench.threats import LpThreat
 from rdc_bench.zoo.catalog import baselines
@@ -132,7 +133,7 @@ def test_a_run_settles_which_models_are_the_sources(weak: list[str], toys: list[
 
 
 def test_a_run_without_any_source_is_refused(toys: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rdc_bench.evaluation.plan.baselines", lambda dataset: [])
+    monkeypatch.setattr("rdc_bench.evaluation.planning.baselines", lambda dataset: [])
     with pytest.raises(UserError, match="no baseline of fashion-mnist is here; name models with sources=NAME"):
         make_plan(RunConfig(models=("toy",), attacks=("transfer",), n=6))
 

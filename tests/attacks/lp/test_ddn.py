@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from rdc_bench import UserError
 from rdc_bench.attacks import ATTACKS
 from rdc_bench.core.randomness import generator
-from rdc_bench.evaluation.plan import RunConfig, make_plan
+from rdc_bench.evaluation.plan import RunConfig
+from rdc_bench.evaluation.planning import make_plan
 from rdc_bench.threats import LpThreat
 
 
