@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from rdc_bench.attacks import ATTACKS
+from rdc_bench.attacks.calls import FORMULAS, Subject, calls
 from rdc_bench.core.randomness import draws_for, generator
-from rdc_bench.evaluation.estimate import FORMULAS, Pass, Rates, Subject, calls, estimate, timed
+from rdc_bench.evaluation.estimate import Pass, Rates, estimate, timed
 from rdc_bench.evaluation.metering import metered
-from rdc_bench.evaluation.plan import PlannedAttack, RunConfig
+from rdc_bench.evaluation.plan import RunConfig
 from rdc_bench.evaluation.planning import make_plan
 from rdc_bench.threats import make_threat
 
@@ -67,7 +68,7 @@ def test_calls_are_those_that_the_attack_makes(name: str, stochastic: bool) -> N
     x = torch.rand(1, *SHAPE, generator=torch.Generator().manual_seed(1))
     with metered(model) as meter, draws_for([("test", 0)]):
         attack.function(model, x, torch.zeros(1, dtype=torch.long), threat, generators=[generator("test")], **options)
-    expected = calls(PlannedAttack(attack, options, "rdc_bench"), Subject(stochastic, CLASSES, threat.kind))
+    expected = calls(name, options, Subject(stochastic, CLASSES, threat.kind))
     assert expected is not None
     assert expected.backward == meter.backward
     assert expected.forward == pytest.approx(meter.forward, abs=15, rel=0.01)  # AutoAttack looks at the image between its parts
@@ -79,7 +80,7 @@ def test_nothing_is_guessed_of_an_attack_from_elsewhere(registered) -> None:
 
     registered.attack("mine", pgd_like)
     mine = ATTACKS.get("mine")
-    assert calls(PlannedAttack(mine, mine.options({}), "test"), Subject(False, 10, "linf")) is None
+    assert calls("mine", mine.options({}), Subject(False, 10, "linf")) is None
 
 
 RATES = Rates(False, Pass(0.1, 2.0, 0.0), Pass(0.5, 3.0, 4.0))
