@@ -13,7 +13,7 @@ from rdc_bench.cli.options import check_device, data_dir_option, device_option, 
 
 if TYPE_CHECKING:
     from rdc_bench.core.stages import Report
-    from rdc_bench.training.runs import Job
+    from rdc_bench.training.job import Job
 
 
 class Number(click.FloatRange):
@@ -272,8 +272,8 @@ def baseline(method: Any, threat: str, eps: str | None, inner_steps: int, beta: 
 
 
 def _job(options: dict[str, Any], report: Report) -> Job:
+    from rdc_bench.training.job import Job
     from rdc_bench.training.loop import Schedule
-    from rdc_bench.training.runs import Job
 
     check_device(options["device"])
     keys = ("images", "batch_size", "learning_rate", "ema", "flip", "shift", "precision", "seed")

@@ -8,14 +8,14 @@ Dhariwal & Nichol 2021 (arXiv 2105.05233, section 3), as Karras et al. 2022 (arX
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Literal, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from rdc_bench.core.errors import UserError, unknown_name
+from rdc_bench.networks.ladder import Ladder, one_hot_labels, require_known
 from rdc_bench.networks.layers import (
     BlockStyle,
     Conv2d,
@@ -23,7 +23,6 @@ from rdc_bench.networks.layers import (
     Init,
     Linear,
     PositionalEmbedding,
-    UNetBlock,
     group_norm,
 )
 
@@ -32,107 +31,7 @@ EncoderType = Literal["standard", "skip", "residual"]
 DecoderType = Literal["standard", "skip"]
 
 
-class _Ladder(nn.Module):
-    """What the two networks share: blocks down and up again, named by the resolution that they work at.
-
-    ``enc`` and ``dec`` hold them as ``{side}x{side}_{part}``. A level begins with ``conv`` (the image), ``down``, ``up`` or, at
-    the bottom of the decoder, ``in0`` and ``in1``; ``block0``, ``block1``, … follow. What a subclass has beside the ladder is
-    called ``aux_…``.
-    """
-
-    #: One call of this module on one row is one *network evaluation* (NFE) in the records.
-    is_network = True
-
-    def __init__(self, img_resolution: int, channel_mult: Sequence[int], num_blocks: int) -> None:
-        super().__init__()
-        depth = len(channel_mult)
-        if img_resolution % 2 ** (depth - 1):
-            raise UserError(f"img_resolution {img_resolution} cannot be halved {depth - 1} times, which channel_mult asks for")
-        self.sides = [img_resolution >> level for level in range(depth)]
-        self.num_blocks = num_blocks
-
-    def _build(
-        self,
-        in_channels: int,
-        stem: int,
-        widths: Sequence[int],
-        attends: Sequence[bool],
-        style: BlockStyle,
-        decoder_attends: Literal["all", "last"],
-    ) -> None:
-        """Make ``enc`` and ``dec``.
-
-        Args:
-            stem: channels of the first convolution. widths: of each level's blocks, the finest level first.
-            attends: whether a level's blocks have self-attention. decoder_attends: in the decoder, ``all`` of them or the last.
-        """
-        self.enc = nn.ModuleDict()
-        self.dec = nn.ModuleDict()
-        width, skips = stem, []
-        for level, side in enumerate(self.sides):
-            if level == 0:
-                self._set(self.enc, side, "conv", Conv2d(in_channels, stem, 3, style.init))
-            else:
-                self._set(self.enc, side, "down", UNetBlock(width, width, style, resample="down"))
-            skips.append(width)
-            for i in range(self.num_blocks):
-                block = UNetBlock(width, widths[level], style, attention=attends[level])
-                self._set(self.enc, side, f"block{i}", block)
-                width = widths[level]
-                skips.append(width)
-
-        for level, side in reversed(list(enumerate(self.sides))):
-            if side == self.sides[-1]:
-                self._set(self.dec, side, "in0", UNetBlock(width, width, style, attention=True))
-                self._set(self.dec, side, "in1", UNetBlock(width, width, style))
-            else:
-                self._set(self.dec, side, "up", UNetBlock(width, width, style, resample="up"))
-            for i in range(self.num_blocks + 1):
-                attention = attends[level] and (decoder_attends == "all" or i == self.num_blocks)
-                block = UNetBlock(width + skips.pop(), widths[level], style, attention=attention)
-                self._set(self.dec, side, f"block{i}", block)
-                width = widths[level]
-
-    @staticmethod
-    def _set(where: nn.ModuleDict, side: int, part: str, layer: nn.Module) -> None:
-        where[f"{side}x{side}_{part}"] = layer
-
-    @staticmethod
-    def _at(where: nn.ModuleDict, side: int, part: str) -> nn.Module:
-        return where[f"{side}x{side}_{part}"]
-
-    def _down(self, x: Tensor, embedding: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """The coarsest features, and the features that the decoder takes up again."""
-        h = image = x
-        skips = []
-        for side in self.sides:
-            if side == self.sides[0]:
-                h = self._at(self.enc, side, "conv")(h)
-            else:
-                h, image = self._beside_encoder(side, self._at(self.enc, side, "down")(h, embedding), image)
-            skips.append(h)
-            for i in range(self.num_blocks):
-                h = self._at(self.enc, side, f"block{i}")(h, embedding)
-                skips.append(h)
-        return h, skips
-
-    def _beside_encoder(self, side: int, h: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
-        """A path of the image beside the ladder: new features, and the image for the next level."""
-        return h, image
-
-    def _up(self, h: Tensor, skips: list[Tensor], embedding: Tensor) -> Iterator[tuple[int, Tensor]]:
-        """Side and features of each level, the coarsest first."""
-        for side in reversed(self.sides):
-            if side == self.sides[-1]:
-                h = self._at(self.dec, side, "in1")(self._at(self.dec, side, "in0")(h, embedding), embedding)
-            else:
-                h = self._at(self.dec, side, "up")(h, embedding)
-            for i in range(self.num_blocks + 1):
-                h = self._at(self.dec, side, f"block{i}")(torch.cat([h, skips.pop()], dim=1), embedding)
-            yield side, h
-
-
-class SongUNet(_Ladder):
+class SongUNet(Ladder):
     """DDPM++ (the defaults) and NCSN++ of Song et al. 2021: a raw network ``F_θ``, to be wrapped in a preconditioning.
 
     Args:
@@ -170,9 +69,9 @@ class SongUNet(_Ladder):
         decoder_type: DecoderType = "standard",
         resample_filter: Sequence[float] = (1, 1),
     ) -> None:
-        _require("embedding_type", embedding_type, get_args(EmbeddingType))
-        _require("encoder_type", encoder_type, get_args(EncoderType))
-        _require("decoder_type", decoder_type, get_args(DecoderType))
+        require_known("embedding_type", embedding_type, get_args(EmbeddingType))
+        require_known("encoder_type", encoder_type, get_args(EncoderType))
+        require_known("decoder_type", decoder_type, get_args(DecoderType))
         super().__init__(img_resolution, channel_mult, num_blocks)
         self.label_dropout = label_dropout
         self.encoder_type = encoder_type
@@ -239,7 +138,7 @@ class SongUNet(_Ladder):
         embedding = torch.cat([angles.sin(), angles.cos()], dim=1).to(x.dtype)
         if self.map_label is not None:
             label_dim = self.map_label.in_features
-            labels = _labels(class_labels, x, label_dim, self.label_dropout if self.training else 0)
+            labels = one_hot_labels(class_labels, x, label_dim, self.label_dropout if self.training else 0)
             embedding = embedding + self.map_label(labels * math.sqrt(label_dim))
         if self.map_augment is not None and augment_labels is not None:
             embedding = embedding + self.map_augment(augment_labels.to(x.dtype))
@@ -263,7 +162,7 @@ class SongUNet(_Ladder):
         return h, image
 
 
-class DhariwalUNet(_Ladder):
+class DhariwalUNet(Ladder):
     """ADM of Dhariwal & Nichol 2021: a raw network ``F_θ``, to be wrapped in a preconditioning.
 
     Arguments, shapes and errors as in :class:`SongUNet`; attention heads have 64 channels.
@@ -325,23 +224,8 @@ class DhariwalUNet(_Ladder):
         embedding = self.map_layer1(F.silu(self.map_layer0(embedding)))
         if self.map_label is not None:
             dropout = self.label_dropout if self.training else 0
-            embedding = embedding + self.map_label(_labels(class_labels, x, self.map_label.in_features, dropout))
+            embedding = embedding + self.map_label(one_hot_labels(class_labels, x, self.map_label.in_features, dropout))
         embedding = F.silu(embedding)
 
         *_, (_, h) = self._up(*self._down(x, embedding), embedding)
         return self.out_conv(F.silu(self.out_norm(h)))
-
-
-def _labels(class_labels: Tensor | None, x: Tensor, label_dim: int, dropout: float) -> Tensor:
-    """One-hot labels in the type of ``x``, each zeroed with probability ``dropout``; None means zeros."""
-    if class_labels is None:
-        return x.new_zeros(1, label_dim)
-    class_labels = class_labels.to(x.dtype)
-    if dropout:
-        class_labels = class_labels * (torch.rand(len(x), 1, device=x.device) >= dropout).to(x.dtype)
-    return class_labels
-
-
-def _require(argument: str, value: str, known: Sequence[str]) -> None:
-    if value not in known:
-        raise unknown_name(argument, value, known, f"Known: {', '.join(known)}.")

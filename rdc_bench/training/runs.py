@@ -1,110 +1,29 @@
-"""Whole training runs: build, fit, measure on the validation split, write weights and card."""
+"""Whole training runs: build, fit, and publish."""
 
 from __future__ import annotations
 
-import importlib.metadata
-import shlex
-import sys
 from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-import safetensors.torch
 import torch
-import yaml
 from torch import nn
 
-from rdc_bench.core.card_files import check_card_name
 from rdc_bench.core.eps import Eps
 from rdc_bench.core.errors import UserError, first_line
-from rdc_bench.core.files import check_writable, file_sha256, write_atomically
-from rdc_bench.core.predictions import predictions
-from rdc_bench.core.stages import Report, unheard
-from rdc_bench.data import Dataset, dataset_info, load_dataset
-from rdc_bench.data.images import Shape, describe
-from rdc_bench.defenses import DiffusionClassifier
+from rdc_bench.data import Dataset
+from rdc_bench.data.images import describe
 from rdc_bench.diffusion import EDMPrecond
 from rdc_bench.networks import MultiHeadUNet, network_class
 from rdc_bench.threats import LpThreat
 from rdc_bench.training.adversarial import InnerAttack, pgd_loss, standard_loss, trades_loss
 from rdc_bench.training.diffusion import Shifted, multihead_loss, teacher_loss
-from rdc_bench.training.loop import Loss, Schedule, Trained, fit
+from rdc_bench.training.job import Job
+from rdc_bench.training.publish import accuracy, publish, publish_denoiser
 from rdc_bench.zoo.loading import load_denoiser
-from rdc_bench.zoo.schema import ClassifierSpec, DenoiserSpec, ModelCard, Training, Weights
+from rdc_bench.zoo.schema import ClassifierSpec
 
 M = TypeVar("M", bound=nn.Module)
-
-#: Validation images that a trained model is measured on, and the noise levels of a denoiser's classifier.
-VALIDATION_IMAGES = 500
-VALIDATION_LEVELS = 16
-
-
-@dataclass(frozen=True)
-class Job:
-    """What all training runs share.
-
-    Raises: ``UserError`` for what is wrong by itself, before data are looked for; ``OSError`` where it cannot write.
-
-    Attributes:
-        name: of the card and the weights. dataset: its name. schedule: see :class:`~rdc_bench.training.loop.Schedule`.
-        out: folder for card and weights. checkpoints: folder for checkpoints. fresh: throw an earlier checkpoint away.
-        report: is told what the run is doing.
-    """
-
-    name: str
-    dataset: str
-    schedule: Schedule
-    out: Path
-    checkpoints: Path
-    fresh: bool = False
-    device: str = "cpu"
-    data_dir: Path | None = None
-    allow_download: bool = False
-    license: str = "MIT"
-    report: Report = unheard
-
-    def __post_init__(self) -> None:
-        check_card_name(self.name)
-        shape = dataset_info(self.dataset).shape
-        if shape and self.schedule.shift >= min(shape[1:]):
-            raise UserError(f"shift = {self.schedule.shift}: the images of {self.dataset} have {min(shape[1:])} pixels a side")
-        for folder in (self.out, self.checkpoints):  # hours of training come before the first file
-            check_writable(folder)
-
-    @cached_property
-    def image_shape(self) -> Shape:
-        """Channels, height and width of the images: known of most datasets before they are read."""
-        return dataset_info(self.dataset).shape or self.data("train").image_shape
-
-    @cached_property
-    def num_classes(self) -> int:
-        """Number of classes, known as the shape is."""
-        return len(dataset_info(self.dataset).classes or self.data("train").classes)
-
-    def check_wrong_classes(self, option: str, number: int) -> None:
-        """Raise ``UserError`` for more wrong classes per image than there are."""
-        if number >= self.num_classes:
-            raise UserError(f"{option} = {number}: of {self.num_classes} classes, {self.num_classes - 1} are wrong")
-
-    def data(self, split: str, channels: int | None = None) -> Dataset:
-        """A split of the job's dataset; ``channels``: see :func:`rdc_bench.data.load_dataset`."""
-        self.report(f"reading {self.dataset} ({split})")
-        return load_dataset(self.dataset, split, data_dir=self.data_dir, allow_download=self.allow_download, channels=channels)
-
-    def fit(self, model: nn.Module, loss: Loss, data: Dataset) -> Trained:
-        """Train, resuming from the job's checkpoint."""
-
-        def progress(step: int, steps: int, running: float) -> None:
-            self.report(f"training {self.name}", step, steps, f"loss {running:.4f}")
-
-        self.report(f"preparing to train {self.name}")
-        checkpoint = self.checkpoints / f"{self.name}.pt"
-        if self.fresh:
-            checkpoint.unlink(missing_ok=True)
-        return fit(model, loss, data, self.schedule, checkpoint=checkpoint, device=self.device, progress=progress)
 
 
 def train_diffusion(
@@ -152,7 +71,7 @@ def train_diffusion(
     loss = teacher_loss(log_mean, log_std, label_dropout, rivals, bayes_weight, bayes_eps, shifted)
     trained = job.fit(denoiser, loss, data)
     title = "Class-conditional denoiser" if config["class_in_trunk"] else "Multi-head denoiser"
-    return _publish_denoiser(job, data, trained, config, title, log_mean, log_std)
+    return publish_denoiser(job, data, trained, config, title, log_mean, log_std)
 
 
 def train_multihead(
@@ -186,7 +105,7 @@ def train_multihead(
         raise UserError(f"start {start!r} has not the shape of its teacher {teacher!r}") from error
     data = job.data("train")
     trained = job.fit(student, multihead_loss(source, log_mean, log_std, heads, loss_weight, bayes_weight), data)
-    return _publish_denoiser(job, data, trained, config, f"Multi-head denoiser distilled from {teacher}", log_mean, log_std)
+    return publish_denoiser(job, data, trained, config, f"Multi-head denoiser distilled from {teacher}", log_mean, log_std)
 
 
 def train_baseline(
@@ -214,7 +133,7 @@ def train_baseline(
         "trades": f"TRADES, {within}, β = {beta:g}",
     }[method]
     paper = {"standard": None, "pgd": "Madry et al. 2018, arXiv 1706.06083", "trades": "Zhang et al. 2019, arXiv 1901.08573"}
-    return _publish(
+    return publish(
         job,
         data,
         trained,
@@ -222,7 +141,7 @@ def train_baseline(
         role="baseline",
         paper=paper[method],
         spec=lambda weights: ClassifierSpec(kind="classifier", architecture="SmallResNet", config=config, weights=weights),
-        validation={"clean accuracy": _accuracy(trained.model, job)},
+        validation={"clean accuracy": accuracy(trained.model, job)},
     )
 
 
@@ -249,69 +168,6 @@ def _check_network(shape: dict[str, Any], network: dict[str, Any]) -> None:
         raise UserError(f"no such network: {first_line(error)}") from error
 
 
-def _publish_denoiser(
-    job: Job, data: Dataset, trained: Trained, config: dict[str, Any], title: str, log_mean: float, log_std: float
-) -> Path:
-    classifier = DiffusionClassifier(
-        trained.model, len(data.classes), levels=VALIDATION_LEVELS, log_mean=log_mean, log_std=log_std
-    )
-    return _publish(
-        job,
-        data,
-        trained,
-        title=title,
-        role="part",
-        paper="Chen et al. 2024, arXiv 2305.15241; Karras et al. 2022, arXiv 2206.00364",
-        spec=lambda weights: DenoiserSpec(kind="denoiser", architecture="EDMPrecond", config=config, weights=weights),
-        validation={f"clean accuracy, {VALIDATION_LEVELS} levels": _accuracy(classifier, job)},
-    )
-
-
-def _publish(
-    job: Job,
-    data: Dataset,
-    trained: Trained,
-    *,
-    title: str,
-    role: Literal["baseline", "part"],
-    paper: str | None,
-    spec: Callable[[Weights], ClassifierSpec | DenoiserSpec],
-    validation: dict[str, float],
-) -> Path:
-    """Write the weights, then the card that vouches for them."""
-    tensors = {key: value.contiguous() for key, value in trained.model.state_dict().items()}
-    weights = job.out / f"{job.name}.safetensors"
-    write_atomically(weights, safetensors.torch.save(tensors))
-    card = ModelCard(
-        schema_version=1,
-        name=job.name,
-        title=title,
-        role=role,
-        dataset=job.dataset,
-        image_shape=data.image_shape,
-        num_classes=len(data.classes),
-        license=job.license,
-        source="trained by rdc-bench",
-        paper=paper,
-        model=spec(Weights(file=weights.name, sha256=file_sha256(weights))),
-        training=Training(
-            command=shlex.join(["rdc-bench", *sys.argv[1:]]),
-            seed=job.schedule.seed,
-            images=job.schedule.images,
-            seconds=round(trained.seconds, 1),
-            data=data.provenance,
-            data_sha256=data.sha256,
-            date=datetime.now(UTC).date().isoformat(),
-            versions={"rdc_bench": importlib.metadata.version("rdc_bench"), "torch": torch.__version__},
-        ),
-        validation={key: round(value, 4) for key, value in validation.items()},
-    )
-    path = job.out / f"{job.name}.yaml"
-    document = yaml.safe_dump(card.model_dump(mode="json", exclude_defaults=True), sort_keys=False, allow_unicode=True)
-    write_atomically(path, document.encode())
-    return path
-
-
 def _seeded(build: Callable[[], M], seed: int) -> M:
     """Build a module with initial weights that depend on ``seed`` only."""
     with torch.random.fork_rng(devices=[]):
@@ -335,18 +191,3 @@ def _statistics(data: Dataset) -> dict[str, list[float]]:
     pixels = data.pixels.float() / 255
     mean, std = pixels.mean(dim=(0, 2, 3)), pixels.std(dim=(0, 2, 3))
     return {"mean": [round(v, 4) for v in mean.tolist()], "std": [round(v, 4) for v in std.tolist()]}
-
-
-def _accuracy(model: nn.Module, job: Job) -> float:
-    """Clean accuracy on the first validation images, one draw each."""
-    data = job.data("validation", job.image_shape[0])
-    n = min(len(data), VALIDATION_IMAGES)
-    right, note = 0, ""
-    for start in range(0, n, 50):
-        job.report(f"judging {job.name} on validation images", start, n, note)
-        part = data.between(start, min(n, start + 50))
-        keys = [("validation", start + i) for i in range(len(part))]
-        right += int((predictions(model, part.images.to(job.device), keys, 1)[:, 0] == part.labels).sum())
-        note = f"{right}/{start + len(part)} right"
-    job.report(f"judging {job.name} on validation images", n, n, note)
-    return right / n

@@ -190,7 +190,7 @@ def test_a_place_that_cannot_be_written_is_refused_before_anything_is_computed(
     def computes(*args, **kwargs):
         raise AssertionError("something is computed")
 
-    for work in ("evaluation.run._execute", "diagnostics.run.make_subject", "training.runs.load_dataset", "reporting.compare"):
+    for work in ("evaluation.run._execute", "diagnostics.run.make_subject", "training.job.load_dataset", "reporting.compare"):
         monkeypatch.setattr(f"rdc_bench.{work}", computes)
     place, says = forbidden
     if arguments[:2] == ("models", "convert") and place.parent.is_symlink():

@@ -14,10 +14,11 @@ from rdc_bench.core.files import write_atomically
 from rdc_bench.core.randomness import generator
 from rdc_bench.diffusion import EDMPrecond
 from rdc_bench.threats import LpThreat
-from rdc_bench.training import runs
+from rdc_bench.training import publish
 from rdc_bench.training.diffusion import multihead_loss
+from rdc_bench.training.job import Job
 from rdc_bench.training.loop import Schedule
-from rdc_bench.training.runs import Job, train_baseline, train_diffusion, train_multihead
+from rdc_bench.training.runs import train_baseline, train_diffusion, train_multihead
 from rdc_bench.zoo.loading import load_denoiser, load_model
 from rdc_bench.zoo.schema import ModelCard
 
@@ -28,8 +29,10 @@ TINY = {"fine": 8, "coarse": 16, "head": 32, "blocks": [1, 2], "head_blocks": 1,
 def job(tmp_path, monkeypatch):
     """Jobs on the bundled test images standing in for a training set."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(runs, "VALIDATION_IMAGES", 20)
-    monkeypatch.setattr(runs, "load_dataset", lambda *args, **kwargs: rdc_bench.load_dataset("fashion-mnist", "test", 200))
+    monkeypatch.setattr(publish, "VALIDATION_IMAGES", 20)
+    monkeypatch.setattr(
+        job_module, "load_dataset", lambda *args, **kwargs: rdc_bench.load_dataset("fashion-mnist", "test", 200)
+    )
 
     def make(name, **options):
         schedule = Schedule(**{"images": 64, "batch_size": 16, **options})
@@ -74,7 +77,7 @@ def test_a_full_disk_keeps_the_checkpoint_and_the_same_training_goes_on(job, tmp
         write_atomically(path, content)
 
     with monkeypatch.context() as patch:
-        patch.setattr(runs, "write_atomically", full)
+        patch.setattr(publish, "write_atomically", full)
         with pytest.raises(OSError, match="No space"):
             train()
     before = (tmp_path / "checkpoints" / "net.pt").stat().st_mtime_ns
