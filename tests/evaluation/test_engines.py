@@ -90,10 +90,10 @@ def test_shards_may_be_finished_in_any_order(tmp_path, plugin, monkeypatch):
     def last_first(tasks, known):
         waiting = list(tasks)
         while waiting:
-            task = next(task for task in reversed(waiting) if known.given(task.job) is not None)
+            task, given = next((task, given) for task in reversed(waiting) if (given := known.given(task.job)) is not None)
             waiting.remove(task)
             order.append(task.job)
-            yield task.job, task.executor.shard(task.job, known.given(task.job))
+            yield task.job, task.executor.shard(task.job, given)
 
     expected = evaluate(tmp_path / "local")
     monkeypatch.setattr(shards, "SHARD", {True: 5, False: 7})
@@ -108,9 +108,9 @@ def test_shards_may_be_finished_in_any_order(tmp_path, plugin, monkeypatch):
 
 def test_shards_that_an_engine_loses_are_failed_attacks(tmp_path, plugin, monkeypatch):
     def losing(tasks, known):
-        for task in tasks:
-            given, executor = known.given(task.job), task.executor
-            yield task.job, executor.lost(task.job, given, "gone") if task.job.attack == 2 else executor.shard(task.job, given)
+        for job, executor in tasks:
+            given = known.given(job)
+            yield job, executor.lost(job, given, "gone") if job.attack == 2 else executor.shard(job, given)
 
     monkeypatch.setattr(run_module, "find_engine", lambda name: losing)
     found = evaluate(tmp_path / "out", n=40, eps="1/2550")

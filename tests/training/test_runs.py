@@ -14,6 +14,7 @@ from rdc_bench.core.files import write_atomically
 from rdc_bench.core.randomness import generator
 from rdc_bench.diffusion import EDMPrecond
 from rdc_bench.threats import LpThreat
+from rdc_bench.training import job as jobs
 from rdc_bench.training import publish
 from rdc_bench.training.diffusion import multihead_loss
 from rdc_bench.training.job import Job
@@ -30,9 +31,7 @@ def job(tmp_path, monkeypatch):
     """Jobs on the bundled test images standing in for a training set."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(publish, "VALIDATION_IMAGES", 20)
-    monkeypatch.setattr(
-        job_module, "load_dataset", lambda *args, **kwargs: rdc_bench.load_dataset("fashion-mnist", "test", 200)
-    )
+    monkeypatch.setattr(jobs, "load_dataset", lambda *args, **kwargs: rdc_bench.load_dataset("fashion-mnist", "test", 200))
 
     def make(name, **options):
         schedule = Schedule(**{"images": 64, "batch_size": 16, **options})
