@@ -276,7 +276,7 @@ def test_a_set_is_refused_before_anything_is_computed_while_one_of_its_runs_is_w
         line = one_line(program(*arguments, "--threat", "all"), f"{path}: process {os.getpid()} on ")
     assert line.endswith("; wait for it, or stop it")
     assert not list((tmp_path / "out").rglob("run.json"))
-    code, _, err = program(*arguments, "--threat", "all")
+    _, _, err = program(*arguments, "--threat", "all")
     assert len(list((tmp_path / "out").glob("*/run.json"))) == 2, err
 
 
