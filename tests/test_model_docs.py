@@ -7,7 +7,7 @@ import pytest
 from rdc_bench.cards import ForeignWeights, ModelCard, ReportedSpec, RobustBenchSpec, every_card, packaged, read_card
 from rdc_bench.parts import find_card
 
-PAGE = Path(__file__).parents[1] / "docs" / "models.md"
+PAGE = Path(__file__).parents[1] / "docs" / "reference" / "published-models.md"
 NAMES = sorted(path.stem for path in packaged("models").glob("*.yaml"))
 
 
