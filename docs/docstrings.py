@@ -8,11 +8,16 @@ from typing import Any
 import griffe
 
 
+def as_markdown(docstring: str) -> str:
+    """A docstring's text as Markdown."""
+    text = re.sub(r":(?:func|class|mod|meth|data|attr):`~?([^`]+)`", r"`\1`", docstring)
+    return re.sub(r"\n+(Args|Attributes|Returns|Raises): (?=\S)", r"\n\n**\1:** ", text)
+
+
 class Docstrings(griffe.Extension):
-    """Rewrites the text of every docstring before it is parsed."""
+    """Rewrites every docstring before it is parsed."""
 
     def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
         """Griffe's hook for each object that it has read."""
         if obj.docstring:
-            text = re.sub(r":(?:func|class|mod|meth|data|attr):`~?([^`]+)`", r"`\1`", obj.docstring.value)
-            obj.docstring.value = re.sub(r"\n+(Args|Attributes|Returns|Raises): (?=\S)", r"\n\n**\1:** ", text)
+            obj.docstring.value = as_markdown(obj.docstring.value)

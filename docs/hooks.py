@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import click
+from docstrings import as_markdown
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
@@ -126,25 +127,33 @@ def _ours() -> list[str]:
 
 
 def _attack(attack: Attack) -> str:
-    text, said = _without_options(inspect.getdoc(attack.function) or "", attack.defaults)
+    text, said = _described(attack)
     known = [f"`{kind}`" for kind in attack.threats]
     access = "gradients" if attack.gradient == "white-box" else "logits"
     facts = f"Under {', '.join(known)}. Uses the model's {access}."
     if attack.minimum_norm:
         facts += " Seeks the nearest adversarial image."
-    rows = [(f"`{name}`", f"`{default}`", said.get(name, "")) for name, default in attack.defaults.items()]
-    parts = [f"## {attack.name}", _markdown(text), f"*{facts}*"]
+    rows = [(f"`{name}`", _value(default), said.get(name, "")) for name, default in attack.defaults.items()]
+    parts = [f"## {attack.name}", as_markdown(text), f"*{facts}*"]
     return "\n\n".join([*parts, _table(("option", "default", "what it is"), rows)] if rows else parts)
 
 
-def _without_options(doc: str, names: Iterable[str]) -> tuple[str, dict[str, str]]:
-    """A docstring without its section ``Options``, and what that says of each option (``name: …``, or ``one, two: …``)."""
-    text, _, section = doc.partition("\nOptions:\n")
-    known = "|".join(map(re.escape, names))
-    pieces = re.split(rf"(?:^|(?<=[.;]) )((?:{known})(?:, (?:{known}))*): ", " ".join(section.split())) if known else [""]
-    return text.strip(), {
-        name: said.rstrip(";") for heads, said in zip(pieces[1::2], pieces[2::2], strict=True) for name in heads.split(", ")
-    }
+def _described(attack: Attack) -> tuple[str, dict[str, str]]:
+    """An attack's docstring without its section ``Options``, and what that says of each option.
+
+    Options are described by ``name: …`` or ``one, two: …``, or by ``… as for OTHER``, another attack.
+    """
+    text, _, section = (inspect.getdoc(attack.function) or "").partition("\nOptions:\n")
+    options = " ".join(section.split())
+    inherited = re.search(r"(?:Options|The others) as for ([a-z0-9-]+)\.", f"{text} {options}")
+    said = _described(ATTACKS.get(inherited[1]))[1] if inherited else {}
+    if inherited:
+        text, options = text.replace(inherited[0], ""), options.replace(inherited[0], "")
+    known = "|".join(map(re.escape, attack.defaults))
+    pieces = re.split(rf"(?:^|(?<=[.;]) )((?:{known})(?:, (?:{known}))*): ", options) if known else [""]
+    for names, words in zip(pieces[1::2], pieces[2::2], strict=True):
+        said |= dict.fromkeys(names.split(", "), words.strip().rstrip(";"))
+    return text.strip(), said
 
 
 def threats() -> str:
@@ -223,13 +232,13 @@ def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
 
 def _schema(schema: type[BaseModel]) -> str:
     rows = [
-        (f"`{name}`", _type(field.annotation), "required" if field.default is PydanticUndefined else f"`{field.default}`")
+        (f"`{name}`", _type(field.annotation), "required" if field.default is PydanticUndefined else _value(field.default))
         for name, field in schema.model_fields.items()
     ]
     title = getattr(schema.model_fields.get("kind"), "annotation", None)
     kinds = [f"`kind: {kind}`" for kind in getattr(title, "__args__", ())]
     heading = f"### {schema.__name__}" + (f" ({', '.join(kinds)})" if kinds else "")
-    return f"{heading}\n\n{_markdown(inspect.getdoc(schema) or '')}\n\n{_table(('field', 'type', 'default'), rows)}"
+    return f"{heading}\n\n{as_markdown(inspect.getdoc(schema) or '')}\n\n{_table(('field', 'type', 'default'), rows)}"
 
 
 def _type(annotation: Any) -> str:
@@ -249,10 +258,10 @@ def _type(annotation: Any) -> str:
     return {"str": "text", "int": "integer", "float": "number", "bool": "true or false"}.get(name, name)
 
 
-def _markdown(docstring: str) -> str:
-    """A docstring's text as Markdown: roles are code, and lists of attributes stand apart."""
-    text = re.sub(r":(?:func|class|mod|meth|data|attr):`~?([^`]+)`", r"`\1`", docstring)
-    return re.sub(r"\n(Args|Attributes|Returns|Raises): ?\n? *", r"\n\n\1: ", text)
+def _value(default: Any) -> str:
+    return (
+        "none" if default in (None, "", [], {}, ()) else f"`{str(default).lower() if isinstance(default, bool) else default}`"
+    )
 
 
 def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
