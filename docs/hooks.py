@@ -164,14 +164,16 @@ def threats() -> str:
 def _threat(name: str) -> str:
     card = find_threat_card(name)
     able = [a for a in _ours() if card.kind in ATTACKS.get(a).threats]
-    rows = [
-        ("ε is", card.unit),
-        ("default ε", f"`{card.default_eps}`"),
-        ("attacks", ", ".join(f"[`{a}`](attacks.md#{a})" for a in able)),
-        ("models are commonly trained against it", "yes" if card.seen else "no; it belongs to the set `unseen`"),
-        ("source", card.paper),
+    lines = [
+        f"## {name}",
+        "",
+        f"{card.title[0].upper()}{card.title[1:]} ({card.paper}).",
+        "",
+        f"* ε: {card.unit}; `{card.default_eps}` unless `--eps` says otherwise.",
+        f"* Attacks: {', '.join(f'[`{a}`](attacks.md#{a})' for a in able)}.",
+        "* Models are commonly trained against it." if card.seen else "* It belongs to the set `unseen`.",
     ]
-    return f"## {name}\n\n{card.title[0].upper()}{card.title[1:]}.\n\n{_table(('', ''), rows)}"
+    return "\n".join(lines)
 
 
 def profiles() -> str:

@@ -1,8 +1,8 @@
 """Every code block of the pages and the README does what it says, on few images.
 
-Blocks of one page run in order, in one folder: what one writes, the next one finds. A block with a ``title`` is a file, which is
-written; ``bash`` runs in a shell, ``python`` in one namespace per page; other languages are shown, not run. A block that cannot
-run here says so above itself: ``<!-- skip: next "the reason" -->``.
+Blocks of one page run in order, in one folder: what one writes, the next one finds. A block with a ``title`` is a file, which
+is written; ``bash`` runs in a shell, ``python`` in one namespace per page; other languages are shown, not run. A block that
+cannot run here says so above itself: ``<!-- skip: next "the reason" -->``.
 """
 
 import os
@@ -86,7 +86,7 @@ def run_page(path: Path) -> None:
 
 @pytest.fixture
 def few(registered, monkeypatch, tmp_path):
-    """An empty folder with the repository's examples in it; few images for runs from Python; registries as before afterwards."""
+    """An empty folder with the examples in it; few images for runs from Python; registries as before afterwards."""
     threats = dict(THREATS._entries)
     whole = rdc_bench.run
     monkeypatch.setattr(rdc_bench, "run", lambda *args, **more: whole(*args, **{**more, "n": 2, "repeats": 1}), raising=False)
