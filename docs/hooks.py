@@ -127,33 +127,16 @@ def _ours() -> list[str]:
 
 
 def _attack(attack: Attack) -> str:
-    text, said = _described(attack)
-    known = [f"`{kind}`" for kind in attack.threats]
+    text = (inspect.getdoc(attack.function) or "").partition("\nOptions:\n")[0].strip()
     access = "gradients" if attack.gradient == "white-box" else "logits"
-    facts = f"Under {', '.join(known)}. Uses the model's {access}."
+    facts = f"Under {', '.join(f'`{kind}`' for kind in attack.threats)}. Uses the model's {access}."
     if attack.minimum_norm:
         facts += " Seeks the nearest adversarial image."
-    rows = [(f"`{name}`", _value(default), said.get(name, "")) for name, default in attack.defaults.items()]
     parts = [f"## {attack.name}", as_markdown(text), f"*{facts}*"]
-    return "\n\n".join([*parts, _table(("option", "default", "what it is"), rows)] if rows else parts)
-
-
-def _described(attack: Attack) -> tuple[str, dict[str, str]]:
-    """An attack's docstring without its section ``Options``, and what that says of each option.
-
-    Options are described by ``name: …`` or ``one, two: …``, or by ``… as for OTHER``, another attack.
-    """
-    text, _, section = (inspect.getdoc(attack.function) or "").partition("\nOptions:\n")
-    options = " ".join(section.split())
-    inherited = re.search(r"(?:Options|The others) as for ([a-z0-9-]+)\.", f"{text} {options}")
-    said = _described(ATTACKS.get(inherited[1]))[1] if inherited else {}
-    if inherited:
-        text, options = text.replace(inherited[0], ""), options.replace(inherited[0], "")
-    known = "|".join(map(re.escape, attack.defaults))
-    pieces = re.split(rf"(?:^|(?<=[.;]) )((?:{known})(?:, (?:{known}))*): ", options) if known else [""]
-    for names, words in zip(pieces[1::2], pieces[2::2], strict=True):
-        said |= dict.fromkeys(names.split(", "), words.strip().rstrip(";"))
-    return text.strip(), said
+    rows = [
+        (f"`{o.name}`", _value(o.default), f"{o.type}, {o.allowed}" if o.allowed else o.type, o.help) for o in attack.settings
+    ]
+    return "\n\n".join([*parts, _table(("option", "default", "takes", "what it is"), rows)] if rows else parts)
 
 
 def threats() -> str:

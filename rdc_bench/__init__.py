@@ -5,8 +5,9 @@ The public names are imported when they are first used, so that ``import rdc_ben
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from rdc_bench.lazy import from_modules
 
 __version__ = "0.1.0"
 
@@ -16,11 +17,11 @@ _PUBLIC = {
     "diagnose": "rdc_bench.diagnostics",
     "list_attacks": "rdc_bench.attacks",
     "list_datasets": "rdc_bench.data",
-    "list_models": "rdc_bench.loading",
+    "list_models": "rdc_bench.model_registry",
     "list_threats": "rdc_bench.threats",
     "load_dataset": "rdc_bench.data",
     "load_model": "rdc_bench.loading",
-    "model": "rdc_bench.loading",
+    "model": "rdc_bench.model_registry",
     "report": "rdc_bench.api",
     "run": "rdc_bench.api",
     "verify": "rdc_bench.api",
@@ -49,14 +50,11 @@ if TYPE_CHECKING:
     from rdc_bench.data import list_datasets, load_dataset
     from rdc_bench.diagnostics import diagnose
     from rdc_bench.errors import UserError
-    from rdc_bench.loading import list_models, load_model, model
+    from rdc_bench.loading import load_model
+    from rdc_bench.model_registry import list_models, model
     from rdc_bench.threats import list_threats
-
-
-def __getattr__(name: str) -> Any:
-    if name in _PUBLIC:
-        return getattr(importlib.import_module(_PUBLIC[name]), name)
-    raise AttributeError(f"module 'rdc_bench' has no attribute {name!r}")
+else:  # hidden from type checkers, which would take any name
+    __getattr__ = from_modules(__name__, _PUBLIC)
 
 
 def __dir__() -> list[str]:

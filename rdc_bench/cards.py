@@ -8,6 +8,7 @@ registries only.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -346,6 +347,9 @@ class LoadedCard(BaseModel):
     hub: str | None = None
 
 
+#: libyaml reads a card ten times as fast as pure Python does, but PyYAML can be built without it.
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
 #: How deep cards may name one another.
 DEEPEST = 8
 
@@ -364,10 +368,15 @@ def card_names(folder: str) -> dict[str, Path]:
     A card may lie in a folder of its own (``models/NAME/NAME.yaml``), as converted weights do.
     """
     found: dict[str, Path] = {}
-    for place in (packaged(folder), Path.cwd() / folder):
+    for place in _places(folder):
         found |= {path.stem: path for path in sorted(place.glob("*/*.yaml")) if path.parent.name == path.stem}
         found |= {path.stem: path for path in sorted(place.glob("*.yaml"))}
     return found
+
+
+def _places(folder: str) -> tuple[Path, Path]:
+    """Where cards lie; the later place hides the earlier."""
+    return packaged(folder), Path.cwd() / folder
 
 
 def find_model_card(name: str) -> LoadedCard:
@@ -437,13 +446,22 @@ def find_threat_card(name: str) -> ThreatCard:
 
 
 def read_card(path: Path, schema: type[C]) -> C:
-    """Read and validate one card. Errors name the file, the line and the field."""
+    """Read and validate one card. Errors name the file, the line and the field.
+
+    A card is parsed once; the same file with the same text gives the same object again, so nobody may change what it holds.
+    """
     try:
         text = path.read_text(encoding="utf-8")
-        data = yaml.safe_load(text)
-        repeated = any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader))
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read ({error})") from error
+    return _parsed(path, text, schema)
+
+
+@functools.lru_cache(maxsize=1024)
+def _parsed(path: Path, text: str, schema: type[C]) -> C:
+    try:
+        data = yaml.load(text, Loader=_Loader)
+        repeated = any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=_Loader))
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)
@@ -500,6 +518,11 @@ def _find(name: str, folder: str, kind: str) -> Path:
         if not path.is_file():
             raise UserError(f"{kind} card {name}: no such file")
         return path
+    if NAME.fullmatch(name):  # looked for by itself, which is quicker than among all
+        for place in reversed(_places(folder)):
+            for file in (f"{name}.yaml", f"{name}/{name}.yaml"):
+                if (place / file).is_file():
+                    return place / file
     names = card_names(folder)
     if name not in names:
         raise unknown_name(kind, name, names, f"`rdc-bench list {kind}s` shows them all; a path to a card ends in .yaml.")

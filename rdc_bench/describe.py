@@ -6,7 +6,7 @@ from typing import Any
 
 from rdc_bench.availability import Availability, availability
 from rdc_bench.cards import DenoiserSpec, LoadedCard, every_card
-from rdc_bench.loading import MODELS
+from rdc_bench.model_registry import MODELS
 from rdc_bench.parts import find_card, own_weights, weights_path
 
 

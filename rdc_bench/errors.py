@@ -23,6 +23,8 @@ def unknown_name(kind: str, name: str, known: Iterable[str], hint: str) -> UserE
         kind: what was looked for, e.g. ``"attack"``. hint: how to list what there is.
     """
     names = {known_name.lower(): known_name for known_name in sorted(known)}
-    close = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.5)
-    meant = f" Did you mean {' or '.join(repr(names[c]) for c in close)}?" if close else ""
+    close = (
+        difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.5) or [n for n in names if name and name.lower() in n][:3]
+    )
+    meant = f" Did you mean {' or '.join(repr(names[c]) for c in close[:3])}?" if close else ""
     return UserError(f"unknown {kind} {name!r}.{meant} {hint}")

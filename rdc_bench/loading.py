@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -31,43 +30,11 @@ from rdc_bench.defenses import RDC, DiffusionClassifier, LikelihoodMaximization
 from rdc_bench.diffusion import PRECONDITIONINGS, Precond
 from rdc_bench.eps import parse_eps
 from rdc_bench.errors import UserError, unknown_name
+from rdc_bench.model_registry import MODELS, Factory, list_models
 from rdc_bench.networks import network_class
 from rdc_bench.parts import check_weights, find_card, own_weights, robustbench_zoo, weights_path
-from rdc_bench.registry import Registry, origin_of
 
-Factory = Callable[[], nn.Module]
 Resolved = LoadedCard | tuple[ModelCard, Factory]
-MODELS: Registry[tuple[ModelCard, Factory]] = Registry("model", {})
-
-
-def model(
-    name: str, *, dataset: str, image_shape: tuple[int, int, int], num_classes: int, license: str = "unstated"
-) -> Callable[[Factory], Factory]:
-    """Register a function without arguments that makes a classifier (images in [0, 1] to logits) as the model ``name``."""
-
-    def decorate(factory: Factory) -> Factory:
-        origin = origin_of(inspect.getmodule(factory))
-        card = ModelCard(
-            schema_version=1,
-            name=name,
-            title=(factory.__doc__ or name).split("\n")[0],
-            role="defense",
-            dataset=dataset,
-            image_shape=image_shape,
-            num_classes=num_classes,
-            license=license,
-            source=f"registered by {origin}",
-            model=RegisteredSpec(kind="registered", factory=name),
-        )
-        MODELS.register(name, (card, factory), origin)
-        return factory
-
-    return decorate
-
-
-def list_models() -> list[str]:
-    """Names of all models: cards (of classifiers and of their denoisers) and registered functions."""
-    return sorted({*card_names("models"), *MODELS.names()})
 
 
 def load_model(name: str) -> nn.Module:

@@ -86,6 +86,39 @@ def test_what_is_no_card_is_refused(tmp_path, text):
         read_card(write(tmp_path, text), ModelCard)
 
 
+@pytest.mark.parametrize("loader", [yaml.SafeLoader, yaml.CSafeLoader])
+@pytest.mark.parametrize(
+    ("text", "where"),
+    [
+        ("name: a: b", ":1"),
+        ("name: mine\ntitle: [1", r":\d"),
+        ("name: mine\n\n\ttitle: x", ":3"),
+        ("name: mine\ntitle: *x", ":2"),
+        ("x: " + "[" * 100_000, r"(:\d)?"),
+        ("- " * 100_000, r"(:\d)?"),
+        ("x: " + "9" * 10_000, ""),
+        ("x: 2020-13-45", ""),
+        ("x: \x01", ""),
+    ],
+)
+def test_what_is_no_yaml_is_refused_in_one_line_with_and_without_libyaml(tmp_path, monkeypatch, loader, text, where):
+    monkeypatch.setattr("rdc_bench.cards._Loader", loader)
+    with pytest.raises(UserError, match=rf"mine\.yaml{where}: not valid YAML") as caught:
+        read_card(write(tmp_path, text), ModelCard)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_card_is_parsed_once_and_again_when_its_text_changes(tmp_path):
+    path = write(tmp_path, CARD)
+    first = read_card(path, ModelCard)
+    assert read_card(path, ModelCard) is first
+    write(tmp_path, {**CARD, "title": "Ours"})  # as long as before, and within the same tick of the clock
+    assert read_card(path, ModelCard).title == "Ours"
+    path.unlink()
+    with pytest.raises(UserError, match="cannot be read"):
+        read_card(path, ModelCard)
+
+
 @given(
     st.dictionaries(st.sampled_from([*CARD, "extra"]), st.one_of(st.none(), st.integers(), st.text(max_size=5), st.booleans()))
 )
@@ -110,6 +143,19 @@ def test_names_lead_to_the_working_directory_first(tmp_path, monkeypatch):
         find_model_card("mien")
     with pytest.raises(UserError, match="no such file"):
         find_model_card("models/mien.yaml")
+
+
+def test_a_card_is_found_where_the_list_of_all_says(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("nested", "both", "rdc-cifar10"):
+        (tmp_path / "models" / name).mkdir(parents=True)
+        write(tmp_path / "models" / name, {**CARD, "name": name}, name)
+    for name in ("flat", "both", "dc-cifar10"):
+        write(tmp_path / "models", {**CARD, "name": name}, name)
+    names = card_names("models")
+    assert len(names) > 10
+    assert {name: find_model_card(name).path for name in names} == names
+    assert {name for name, path in names.items() if path.is_relative_to(tmp_path)} >= {"nested", "flat", "rdc-cifar10"}
 
 
 @pytest.mark.parametrize("name", sorted(card_names("threat_models")))

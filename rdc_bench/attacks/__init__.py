@@ -7,8 +7,9 @@ An attack is a function (or an object with ``__call__``)::
         ...  # -> adversarial images, same shape as x
 
 ``model`` maps images (B, C, H, W) in [0, 1] to logits (B, K); ``y`` holds the true labels (B,); ``threat`` says what is
-allowed. Everything after ``*`` apart from the generator is an option, with a default; values that its ``Literal`` type does not
-name are refused. An option ``gradient`` chooses how a model that leaves the choice is differentiated
+allowed. Everything after ``*`` apart from the generator is an option, with a default. Its type says which values it takes
+(:mod:`rdc_bench.attacks.options`), as in ``steps: Count = 20`` or ``mode: Literal["fast", "slow"] = "fast"``; others are
+refused before anything is computed. An option ``gradient`` chooses how a model that leaves the choice is differentiated
 (:mod:`rdc_bench.attacks.gradient`), and the records name it.
 
 An attack that takes ``generator`` is called with one image at a time, so that its draws cannot depend on the batch. One that
@@ -27,10 +28,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args, get_origin
+from typing import TYPE_CHECKING, Any
 
+from rdc_bench.attacks.options import REFERENCE, Check, Option, declared, helps, in_words, needed_classes, settled
 from rdc_bench.errors import UserError, unknown_name
 from rdc_bench.registry import Registry, origin_of
+
+if TYPE_CHECKING:
+    from rdc_bench.threats import Threat
 
 __all__ = ["ATTACKS", "Attack", "attack", "list_attacks", "source_names"]
 
@@ -50,6 +55,8 @@ class Attack:
             that an attack can gain an option and earlier runs are still found.
         sources: the option that names the models on which it looks for images; ``auto`` is every baseline of the dataset. A run
             settles and records which models these are.
+        check: what the types of single options cannot say, such as that one may not exceed another: it gets all options, the
+            threat and the number of classes, and returns what is wrong in words, or nothing.
     """
 
     name: str
@@ -60,6 +67,7 @@ class Attack:
     minimum_norm: bool = False
     neutral: Mapping[str, Any] = field(default_factory=dict)
     sources: str = ""
+    check: Check | None = None
 
     @property
     def batched(self) -> bool:
@@ -80,6 +88,16 @@ class Attack:
             if p.kind is p.KEYWORD_ONLY and p.name not in ("generator", "generators")
         }
 
+    @property
+    def settings(self) -> list[Option]:
+        """Its options in words: the type, what values are allowed, the default, and what its documentation says of each."""
+        documentation = inspect.getdoc(self.function) or ""
+        said = helps(documentation, self.defaults)
+        reference = REFERENCE.search(documentation)
+        if reference and reference[1] in ATTACKS.names():
+            said = {o.name: o.help for o in ATTACKS.get(reference[1]).settings} | said
+        return [in_words(name, self._kind(name), default, said.get(name, "")) for name, default in self.defaults.items()]
+
     def options(self, given: dict[str, Any]) -> dict[str, Any]:
         """All options, defaults and ``given``.
 
@@ -88,25 +106,34 @@ class Attack:
         """
         if self.needs:
             ATTACKS.get(self.needs)
-        for name, value in given.items():
+        for name in given:
             if name not in self.defaults:
                 takes = ", ".join(self.defaults) or "none"
                 raise unknown_name(f"option of attack {self.name}", name, self.defaults, f"It takes: {takes}.")
-            choices = self._choices(name)
-            if choices and value not in choices:
-                raise unknown_name(f"{name} of attack {self.name}", str(value), choices, f"One of: {', '.join(choices)}.")
-        return {**self.defaults, **given}
+        return self.defaults | {name: settled(self.name, name, self._kind(name), value) for name, value in given.items()}
+
+    def check_together(self, options: Mapping[str, Any], threat: Threat, num_classes: int) -> None:
+        """Raise ``UserError`` for options that each are right by themselves but not together, or not here.
+
+        Args: options: all of them. num_classes: of the models to attack.
+        """
+        for name, value in options.items():
+            wrong = needed_classes(self._kind(name), value, num_classes)
+            if wrong:
+                raise UserError(f"attack {self.name}: {name}={value}: {wrong}")
+        wrong = self.check(options, threat, num_classes) if self.check else ""
+        if wrong:
+            raise UserError(f"attack {self.name}: {wrong}")
 
     def in_force(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """Those of the options that do something, see ``neutral``."""
         return {name: value for name, value in options.items() if name not in self.neutral or value != self.neutral[name]}
 
-    def _choices(self, option: str) -> tuple[str, ...]:
-        """The values that an option's type names; none when it is not ``Literal``."""
-        annotation = self._parameters[option].annotation
-        if isinstance(annotation, str):  # as modules with postponed annotations leave it
-            annotation = getattr(inspect.unwrap(self._called), "__globals__", {}).get(annotation)
-        return get_args(annotation) if get_origin(annotation) is Literal else ()
+    def _kind(self, option: str) -> Any:
+        """The type of an option."""
+        names = getattr(inspect.unwrap(self._called), "__globals__", {})
+        parameter = self._parameters[option]
+        return declared(option, parameter.annotation, parameter.default, names)
 
     @property
     def _called(self) -> Any:
@@ -170,6 +197,7 @@ def attack(
     minimum_norm: bool = False,
     neutral: Mapping[str, Any] | None = None,
     sources: str = "",
+    check: Check | None = None,
 ) -> Callable[[Any], Attack]:
     """Register a function, or an object or class with ``__call__``, as the attack ``name`` under the given threat kinds.
 
@@ -179,7 +207,7 @@ def attack(
     def decorate(function: Any) -> Attack:
         if isinstance(function, type):
             function = function()
-        made = Attack(name, function, tuple(threats), gradient, needs, minimum_norm, neutral or {}, sources)
+        made = Attack(name, function, tuple(threats), gradient, needs, minimum_norm, neutral or {}, sources, check)
         parameters = made._parameters
         if "generator" not in parameters and "generators" not in parameters:
             raise UserError(f"attack {name!r} takes neither `generator` nor `generators`, so its draws cannot be controlled")

@@ -16,7 +16,7 @@ from rdc_bench.attacks import attack
 from rdc_bench.attacks.best import Best
 from rdc_bench.attacks.gradient import NEUTRAL, Gradient, Noise, attacked_as, evaluate
 from rdc_bench.attacks.losses import Objective, cross_entropy, dlr, dlr_targeted, margin
-from rdc_bench.errors import UserError
+from rdc_bench.attacks.options import Count, Share, least_classes
 from rdc_bench.threats import LpThreat
 
 #: Weight of the gradient step against the momentum (alpha in the paper).
@@ -31,10 +31,10 @@ def apgd_ce(
     threat: LpThreat,
     *,
     generators: Sequence[torch.Generator],
-    steps: int = 100,
-    eot: int = 1,
-    restarts: int = 1,
-    rho: float = 0.75,
+    steps: Count = 100,
+    eot: Count = 1,
+    restarts: Count = 1,
+    rho: Share = 0.75,
     gradient: Gradient = "exact",
     noise: Noise = "fresh",
 ) -> Tensor:
@@ -50,7 +50,7 @@ def apgd_ce(
         return _maximise(seen, x, y, threat, generators, lambda _: [cross_entropy], steps, eot, restarts, rho)
 
 
-@attack("apgd-dlr", threats=["linf", "l2"], neutral=NEUTRAL)
+@attack("apgd-dlr", threats=["linf", "l2"], neutral=NEUTRAL, check=least_classes(3))
 def apgd_dlr(
     model: nn.Module,
     x: Tensor,
@@ -58,21 +58,16 @@ def apgd_dlr(
     threat: LpThreat,
     *,
     generators: Sequence[torch.Generator],
-    steps: int = 100,
-    eot: int = 1,
-    restarts: int = 1,
-    rho: float = 0.75,
+    steps: Count = 100,
+    eot: Count = 1,
+    restarts: Count = 1,
+    rho: Share = 0.75,
     gradient: Gradient = "exact",
     noise: Noise = "fresh",
 ) -> Tensor:
     """Auto-PGD on the difference of logits ratio (Croce & Hein 2020, arXiv 2003.01690). Options as for apgd-ce."""
-
-    def objectives(logits: Tensor) -> list[Objective]:
-        require_classes("apgd-dlr", logits, 3)
-        return [dlr]
-
     with attacked_as(model, len(x), gradient, noise) as seen:
-        return _maximise(seen, x, y, threat, generators, objectives, steps, eot, restarts, rho)
+        return _maximise(seen, x, y, threat, generators, lambda _: [dlr], steps, eot, restarts, rho)
 
 
 @attack("apgd-margin", threats=["linf", "l2"], neutral=NEUTRAL)
@@ -83,10 +78,10 @@ def apgd_margin(
     threat: LpThreat,
     *,
     generators: Sequence[torch.Generator],
-    steps: int = 100,
-    eot: int = 1,
-    restarts: int = 1,
-    rho: float = 0.75,
+    steps: Count = 100,
+    eot: Count = 1,
+    restarts: Count = 1,
+    rho: Share = 0.75,
     gradient: Gradient = "exact",
     noise: Noise = "fresh",
 ) -> Tensor:
@@ -95,7 +90,7 @@ def apgd_margin(
         return _maximise(seen, x, y, threat, generators, lambda _: [margin], steps, eot, restarts, rho)
 
 
-@attack("apgd-t", threats=["linf", "l2"], neutral=NEUTRAL)
+@attack("apgd-t", threats=["linf", "l2"], neutral=NEUTRAL, check=least_classes(4))
 def apgd_targeted(
     model: nn.Module,
     x: Tensor,
@@ -103,11 +98,11 @@ def apgd_targeted(
     threat: LpThreat,
     *,
     generators: Sequence[torch.Generator],
-    steps: int = 100,
-    eot: int = 1,
-    restarts: int = 1,
-    rho: float = 0.75,
-    n_target_classes: int = 9,
+    steps: Count = 100,
+    eot: Count = 1,
+    restarts: Count = 1,
+    rho: Share = 0.75,
+    n_target_classes: Count = 9,
     gradient: Gradient = "exact",
     noise: Noise = "fresh",
 ) -> Tensor:
@@ -118,22 +113,12 @@ def apgd_targeted(
     """
 
     def objectives(logits: Tensor) -> list[Objective]:
-        require_classes("apgd-t", logits, 4)
         wrong = logits.scatter(1, y[:, None], -torch.inf)
         targets = wrong.topk(min(n_target_classes, logits.shape[1] - 1), dim=1).indices
         return [_towards(target) for target in targets.unbind(dim=1)]
 
     with attacked_as(model, len(x), gradient, noise) as seen:
         return _maximise(seen, x, y, threat, generators, objectives, steps, eot, restarts, rho)
-
-
-def require_classes(name: str, logits: Tensor, least: int) -> None:
-    """Refuse attack ``name`` on a model with fewer than ``least`` classes; ``logits`` are (B, K)."""
-    if logits.shape[1] < least:
-        raise UserError(
-            f"attack {name} needs a model with at least {least} classes, and this one has {logits.shape[1]}; "
-            "apgd-ce, apgd-margin, pgd, fab and square work with any number"
-        )
 
 
 def checkpoints(steps: int) -> dict[int, int]:

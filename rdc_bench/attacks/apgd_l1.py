@@ -12,6 +12,7 @@ from rdc_bench.attacks import attack
 from rdc_bench.attacks.best import Best
 from rdc_bench.attacks.gradient import evaluate
 from rdc_bench.attacks.losses import objective
+from rdc_bench.attacks.options import Count, Loss
 from rdc_bench.threats import LpThreat
 from rdc_bench.threats.lp import sparse_sign
 
@@ -37,10 +38,10 @@ def apgd_l1(
     threat: LpThreat,
     *,
     generators: Sequence[torch.Generator],
-    steps: int = 100,
-    loss: str = "margin",
-    eot: int = 1,
-    restarts: int = 1,
+    steps: Count = 100,
+    loss: Loss = "margin",
+    eot: Count = 1,
+    restarts: Count = 1,
 ) -> Tensor:
     """Auto-PGD under ℓ1 with adaptive sparsity (Croce & Hein 2021, arXiv 2103.01208).
 

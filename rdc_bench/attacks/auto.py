@@ -17,7 +17,7 @@ import contextlib
 import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pyautoattack import AutoAttack, checks
@@ -27,13 +27,11 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from rdc_bench.attacks import attack
-from rdc_bench.attacks.apgd import require_classes
-from rdc_bench.errors import unknown_name
+from rdc_bench.attacks.options import Count, least_classes
 from rdc_bench.randomness import generator, only_row
 from rdc_bench.threats import LpThreat
 
 NORMS = {"linf": "Linf", "l2": "L2", "l1": "L1"}
-SQUARE_LOSSES = ("margin", "ce")
 
 Predict = Callable[[Tensor], Tensor]
 #: What the library does: (model, images, labels, number of classes K) to adversarial images.
@@ -48,8 +46,8 @@ def fab(
     threat: LpThreat,
     *,
     generators: Sequence[torch.Generator],
-    steps: int = 100,
-    restarts: int = 1,
+    steps: Count = 100,
+    restarts: Count = 1,
 ) -> Tensor:
     """Fast adaptive boundary attack (Croce & Hein 2020, arXiv 1907.02044), which seeks the nearest adversarial image.
 
@@ -67,8 +65,8 @@ def fab_targeted(
     threat: LpThreat,
     *,
     generators: Sequence[torch.Generator],
-    steps: int = 100,
-    restarts: int = 1,
+    steps: Count = 100,
+    restarts: Count = 1,
 ) -> Tensor:
     """FAB towards each of the up to 9 likeliest wrong classes; much cheaper than FAB for many classes. Options as for fab."""
     return _attack_in_library("fab-t", model, x, y, threat, generators, _fab(threat, steps, restarts, targeted=True))
@@ -82,17 +80,15 @@ def square(
     threat: LpThreat,
     *,
     generators: Sequence[torch.Generator],
-    queries: int = 5000,
-    restarts: int = 1,
-    loss: str = "margin",
+    queries: Count = 5000,
+    restarts: Count = 1,
+    loss: Literal["margin", "ce"] = "margin",
 ) -> Tensor:
     """Square attack, a random search that needs logits only (Andriushchenko et al. 2020, arXiv 1912.00049).
 
     Options:
         queries: per restart. restarts: independent random starts. loss: margin or ce.
     """
-    if loss not in SQUARE_LOSSES:
-        raise unknown_name("loss", loss, SQUARE_LOSSES, f"Losses: {', '.join(SQUARE_LOSSES)}.")
 
     def library(predict: Predict, x: Tensor, y: Tensor, num_classes: int) -> Tensor:
         attacker = SquareAttack(
@@ -103,34 +99,32 @@ def square(
     return _attack_in_library("square", model, x, y, threat, generators, library)
 
 
-@attack("autoattack", threats=["linf", "l2"])
+@attack("autoattack", threats=["linf", "l2"], check=least_classes(4))
 def autoattack_standard(
     model: nn.Module, x: Tensor, y: Tensor, threat: LpThreat, *, generators: Sequence[torch.Generator]
 ) -> Tensor:
     """AutoAttack, standard: APGD-CE, APGD-T, FAB-T and Square in cascade (Croce & Hein 2020, arXiv 2003.01690)."""
-    return _attack_in_library("autoattack", model, x, y, threat, generators, _cascade("standard", threat), least_classes=4)
+    return _attack_in_library("autoattack", model, x, y, threat, generators, _cascade("standard", threat))
 
 
-@attack("autoattack-plus", threats=["linf", "l2"])
+@attack("autoattack-plus", threats=["linf", "l2"], check=least_classes(4))
 def autoattack_plus(
     model: nn.Module, x: Tensor, y: Tensor, threat: LpThreat, *, generators: Sequence[torch.Generator]
 ) -> Tensor:
     """AutoAttack, plus: all six attacks, APGD-CE, APGD-DLR and FAB with five restarts."""
-    return _attack_in_library("autoattack-plus", model, x, y, threat, generators, _cascade("plus", threat), least_classes=4)
+    return _attack_in_library("autoattack-plus", model, x, y, threat, generators, _cascade("plus", threat))
 
 
-@attack("autoattack-rand", threats=["linf", "l2"])
+@attack("autoattack-rand", threats=["linf", "l2"], check=least_classes(3))
 def autoattack_rand(
-    model: nn.Module, x: Tensor, y: Tensor, threat: LpThreat, *, generators: Sequence[torch.Generator], eot: int = 20
+    model: nn.Module, x: Tensor, y: Tensor, threat: LpThreat, *, generators: Sequence[torch.Generator], eot: Count = 20
 ) -> Tensor:
     """AutoAttack, rand: APGD-CE and APGD-DLR with expectation over transformation.
 
     Options:
         eot: draws of the model's randomness averaged per step.
     """
-    return _attack_in_library(
-        "autoattack-rand", model, x, y, threat, generators, _cascade("rand", threat, eot=eot), least_classes=3
-    )
+    return _attack_in_library("autoattack-rand", model, x, y, threat, generators, _cascade("rand", threat, eot=eot))
 
 
 def _fab(threat: LpThreat, steps: int, restarts: int, *, targeted: bool) -> Library:
@@ -168,17 +162,15 @@ def _attack_in_library(
     threat: LpThreat,
     generators: Sequence[torch.Generator],
     library: Library,
-    least_classes: int = 2,
 ) -> Tensor:
     """Run ``library`` on the batch, or image by image on a stochastic model; projected images (B, C, H, W)."""
     x = x.float().contiguous()
 
     def run(x: Tensor, y: Tensor, draws: torch.Generator) -> Tensor:
-        logits = model(x)
-        require_classes(name, logits, least_classes)
+        num_classes = model(x).shape[1]
         diverted = _DivertedDraws(draws)
         with diverted:
-            return library(diverted.outside(model), x, y, logits.shape[1])
+            return library(diverted.outside(model), x, y, num_classes)
 
     with _contained(model):
         if getattr(model, "stochastic", False):

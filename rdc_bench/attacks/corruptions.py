@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
+from annotated_types import Ge, Le
 from torch import Tensor, nn
 
 from rdc_bench.attacks import attack
 from rdc_bench.attacks.best import Best
 from rdc_bench.attacks.gradient import look
 from rdc_bench.attacks.losses import margin
-from rdc_bench.errors import UserError
+from rdc_bench.attacks.options import Count
 from rdc_bench.threats import CorruptionsThreat
 from rdc_bench.threats.corruptions import DRAWS, KINDS, corrupt
 
@@ -24,8 +26,8 @@ def corruptions(
     threat: CorruptionsThreat,
     *,
     generators: Sequence[torch.Generator],
-    draws: int = DRAWS,
-    eot: int = 1,
+    draws: Annotated[int, Ge(1), Le(DRAWS)] = DRAWS,
+    eot: Count = 1,
 ) -> Tensor:
     """The worst of the fifteen corruptions of ImageNet-C at severity eps, in several draws each.
 
@@ -33,10 +35,8 @@ def corruptions(
     it can be made again; the generators are not used.
 
     Options:
-        draws: versions of each corruption that are tried, 4 at most. eot: draws of the model's randomness averaged for each.
+        draws: versions of each corruption that are tried. eot: draws of the model's randomness averaged for each.
     """
-    if not 1 <= draws <= DRAWS:
-        raise UserError(f"attack corruptions: draws is 1 to {DRAWS}, not {draws}")
     best = Best(model, x)
     for kind in KINDS:
         for draw in range(draws):

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from rdc_bench.attacks import attack
+from rdc_bench.attacks.options import Count, Positive, Rate
 from rdc_bench.threats import LpThreat
 
 
@@ -19,9 +20,9 @@ def ddn(
     threat: LpThreat,
     *,
     generators: Sequence[torch.Generator],
-    steps: int = 100,
-    init_epsilon: float = 1.0,
-    gamma: float = 0.05,
+    steps: Count = 100,
+    init_epsilon: Positive = 1.0,
+    gamma: Rate = 0.05,
 ) -> Tensor:
     """Decoupled direction and norm, which seeks the nearest adversarial image (Rony et al. 2019, arXiv 1811.09600).
 
@@ -29,7 +30,7 @@ def ddn(
     takes one lucky draw of a randomised model for success.
 
     Options:
-        init_epsilon: norm to start from. gamma: relative change of the norm per step.
+        steps: of gradient descent. init_epsilon: norm to start from. gamma: relative change of the norm per step.
     """
     from rdc_bench.attacks.adapters import LIBRARIES, attack_in_library
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from rdc_bench.attacks import attack
 from rdc_bench.attacks.ascent import ascend
 from rdc_bench.attacks.losses import objective
+from rdc_bench.attacks.options import Count, Loss, StepSize
 from rdc_bench.threats import ElasticThreat
 from rdc_bench.threats.elastic import smooth
 from rdc_bench.threats.lp import linf
@@ -25,11 +26,11 @@ def elastic(
     threat: ElasticThreat,
     *,
     generators: Sequence[torch.Generator],
-    steps: int = 50,
-    step_size: float = 0.0,
-    loss: str = "margin",
-    eot: int = 1,
-    restarts: int = 1,
+    steps: Count = 50,
+    step_size: StepSize = 0.0,
+    loss: Loss = "margin",
+    eot: Count = 1,
+    restarts: Count = 1,
 ) -> Tensor:
     """Signed gradient ascent on the flow before smoothing, from random starts, with EOT; keeps the most adversarial iterate.
 

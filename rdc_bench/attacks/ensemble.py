@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from rdc_bench.attacks import ATTACKS, attack
 from rdc_bench.attacks.gradient import differentiated
 from rdc_bench.attacks.losses import margin
+from rdc_bench.attacks.options import Count
 from rdc_bench.defenses.likelihood_maximization import Gradient
 from rdc_bench.randomness import Key, draws_for
 from rdc_bench.threats import LpThreat
@@ -66,10 +67,10 @@ def ensemble(
     threat: LpThreat,
     *,
     generators: Sequence[torch.Generator],
-    steps: int = 100,
-    queries: int = 5000,
-    eot: int = 8,
-    checks: int = 10,
+    steps: Count = 100,
+    queries: Count = 5000,
+    eot: Count = 8,
+    checks: Count = 10,
     gradient: Gradient = "exact",
 ) -> Tensor:
     """A cascade of Auto-PGD, targeted Auto-PGD and Square, dear attacks for the images alone that cheap ones left standing.

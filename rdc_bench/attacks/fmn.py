@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from rdc_bench.attacks import attack
 from rdc_bench.attacks.gradient import evaluate
 from rdc_bench.attacks.losses import margin
+from rdc_bench.attacks.options import Count, Positive, Rate
 from rdc_bench.threats import LpThreat
 from rdc_bench.threats.lp import project_l1
 
@@ -40,17 +41,18 @@ def fmn(
     threat: LpThreat,
     *,
     generators: Sequence[torch.Generator],
-    steps: int = 100,
-    step_size: float = 1.0,
-    gamma: float = 0.05,
-    eot: int = 10,
+    steps: Count = 100,
+    step_size: Positive = 1.0,
+    gamma: Rate = 0.05,
+    eot: Count = 10,
 ) -> Tensor:
     """Fast minimum-norm attack, which seeks the nearest adversarial image (Pintor et al. 2021, arXiv 2102.12827).
 
     Where it finds none within ε it returns the point of largest margin. It draws nothing at random.
 
     Options:
-        step_size: first step, in radii of the ball. gamma: first relative change of the radius.
+        steps: points visited after the first. step_size: first step, in radii of the ball.
+        gamma: first relative change of the radius.
         eot: draws of the model's randomness, 1 on deterministic models; a point whose mean logits are wrong is adversarial.
     """
     draws = eot if getattr(model, "stochastic", False) else 1

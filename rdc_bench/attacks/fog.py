@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from rdc_bench.attacks import attack
 from rdc_bench.attacks.ascent import ascend
 from rdc_bench.attacks.losses import objective
+from rdc_bench.attacks.options import Count, Loss, StepSize
 from rdc_bench.threats import FogThreat
 from rdc_bench.threats.fog import blend, cloud, side_of
 from rdc_bench.threats.lp import linf
@@ -24,11 +25,11 @@ def fog(
     threat: FogThreat,
     *,
     generators: Sequence[torch.Generator],
-    steps: int = 50,
-    step_size: float = 0.0,
-    loss: str = "margin",
-    eot: int = 1,
-    restarts: int = 1,
+    steps: Count = 50,
+    step_size: StepSize = 0.0,
+    loss: Loss = "margin",
+    eot: Count = 1,
+    restarts: Count = 1,
 ) -> Tensor:
     """Signed gradient ascent on the offsets of the diamond-square cloud from random starts; keeps the most adversarial iterate.
 

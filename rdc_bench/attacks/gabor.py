@@ -12,6 +12,7 @@ from rdc_bench.attacks import attack
 from rdc_bench.attacks.ascent import ascend, inward
 from rdc_bench.attacks.best import Best
 from rdc_bench.attacks.losses import objective
+from rdc_bench.attacks.options import Count, Loss, StepSize
 from rdc_bench.threats import GaborThreat
 from rdc_bench.threats.gabor import noise, random_kernels, random_places
 from rdc_bench.threats.lp import linf
@@ -25,11 +26,11 @@ def gabor(
     threat: GaborThreat,
     *,
     generators: Sequence[torch.Generator],
-    steps: int = 50,
-    step_size: float = 0.0,
-    loss: str = "margin",
-    eot: int = 1,
-    restarts: int = 1,
+    steps: Count = 50,
+    step_size: StepSize = 0.0,
+    loss: Loss = "margin",
+    eot: Count = 1,
+    restarts: Count = 1,
 ) -> Tensor:
     """Signed gradient ascent on the weights of Gabor kernels at few places, from random weights; keeps the best iterate.
 

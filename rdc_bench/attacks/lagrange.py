@@ -8,7 +8,7 @@ attack therefore asks for both: a wrong class, and an image that the denoiser fi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -18,12 +18,18 @@ from rdc_bench.attacks import attack
 from rdc_bench.attacks.best import Best
 from rdc_bench.attacks.gradient import Gradient, differentiated, evaluate
 from rdc_bench.attacks.losses import objective
+from rdc_bench.attacks.options import Count, Loss, NonNegative, Positive, StepSize
 from rdc_bench.diffusion.loss import edm_weight
 from rdc_bench.errors import UserError
 from rdc_bench.threats import LpThreat
 
 
-@attack("lagrange", threats=["linf", "l2"])
+def _in_order(options: Mapping[str, Any], threat: Any, num_classes: int) -> str:
+    low, high = options["sigma_min"], options["sigma_max"]
+    return f"sigma_min is at most sigma_max, and {low} is more than {high}" if low > high else ""
+
+
+@attack("lagrange", threats=["linf", "l2"], check=_in_order)
 def lagrange(
     model: nn.Module,
     x: Tensor,
@@ -31,16 +37,16 @@ def lagrange(
     threat: LpThreat,
     *,
     generators: Sequence[torch.Generator],
-    steps: int = 50,
-    step_size: float = 0.0,
-    loss: str = "ce",
-    weight: float = 1.0,
+    steps: Count = 50,
+    step_size: StepSize = 0.0,
+    loss: Loss = "ce",
+    weight: NonNegative = 1.0,
     condition: Literal["none", "true"] = "none",
-    sigma_min: float = 0.4,
-    sigma_max: float = 0.6,
-    draws: int = 1,
-    eot: int = 1,
-    restarts: int = 1,
+    sigma_min: Positive = 0.4,
+    sigma_max: Positive = 0.6,
+    draws: Count = 1,
+    eot: Count = 1,
+    restarts: Count = 1,
     gradient: Gradient = "exact",
 ) -> Tensor:
     """PGD on the classification loss minus the diffusion loss of the adversarial image; for models with a denoiser.

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from rdc_bench.attacks import attack
 from rdc_bench.attacks.ascent import ascend, inward
 from rdc_bench.attacks.losses import objective
+from rdc_bench.attacks.options import Count, Loss, StepSize
 from rdc_bench.threats import LowFrequencyThreat, LpThreat
 from rdc_bench.threats.low_frequency import enlarge, kept, low_pass, within
 
@@ -43,11 +44,11 @@ def low_frequency(
     threat: LowFrequencyThreat,
     *,
     generators: Sequence[torch.Generator],
-    steps: int = 50,
-    step_size: float = 0.0,
-    loss: str = "margin",
-    eot: int = 1,
-    restarts: int = 1,
+    steps: Count = 50,
+    step_size: StepSize = 0.0,
+    loss: Loss = "margin",
+    eot: Count = 1,
+    restarts: Count = 1,
 ) -> Tensor:
     """PGD on changes of low frequencies from random starts, with EOT; keeps the most adversarial iterate.
 

@@ -12,6 +12,7 @@ from rdc_bench.attacks.ascent import ascend
 from rdc_bench.attacks.best import Best
 from rdc_bench.attacks.gradient import evaluate
 from rdc_bench.attacks.losses import objective
+from rdc_bench.attacks.options import Count, Loss, StepSize
 from rdc_bench.threats import PatchThreat
 from rdc_bench.threats.lp import linf
 
@@ -24,11 +25,11 @@ def patch(
     threat: PatchThreat,
     *,
     generators: Sequence[torch.Generator],
-    steps: int = 50,
-    step_size: float = 0.0,
-    places: int = 4,
-    loss: str = "margin",
-    eot: int = 1,
+    steps: Count = 50,
+    step_size: StepSize = 0.0,
+    places: Count = 4,
+    loss: Loss = "margin",
+    eot: Count = 1,
 ) -> Tensor:
     """Signed gradient ascent on the pixels of a patch at its most promising place and at random ones; keeps the best iterate.
 

@@ -12,6 +12,7 @@ from rdc_bench.attacks import attack
 from rdc_bench.attacks.best import Best
 from rdc_bench.attacks.gradient import evaluate
 from rdc_bench.attacks.losses import objective
+from rdc_bench.attacks.options import Count, Loss, StepSize
 from rdc_bench.threats.perceptual import PerceptualThreat
 
 #: Standard deviation of the noise that both attacks start from, as in the paper: at the image itself the distance has no slope.
@@ -32,11 +33,11 @@ def ppgd(
     threat: PerceptualThreat,
     *,
     generators: Sequence[torch.Generator],
-    steps: int = 40,
-    step_size: float = 0.0,
-    cg_steps: int = 5,
-    loss: str = "margin",
-    eot: int = 1,
+    steps: Count = 40,
+    step_size: StepSize = 0.0,
+    cg_steps: Count = 5,
+    loss: Loss = "margin",
+    eot: Count = 1,
 ) -> Tensor:
     """Perceptual PGD: steps that gain most at a given perceptual length, each brought back within the bound (algorithm 1).
 
@@ -45,8 +46,8 @@ def ppgd(
     of the system. The way back is a bisection towards the original.
 
     Options:
+        steps: of ascent. cg_steps: iterations of conjugate gradients in each. loss: ce, margin or dlr.
         step_size: perceptual length of the first step, which shrinks tenfold over the attack; 0 means eps.
-        cg_steps: iterations of conjugate gradients. loss: ce, margin or dlr.
         eot: draws of the model's randomness averaged per step.
     """
     goal, best = objective(loss), Best(model, x)
@@ -118,10 +119,10 @@ def lpa(
     threat: PerceptualThreat,
     *,
     generators: Sequence[torch.Generator],
-    steps: int = 20,
-    searches: int = 5,
-    loss: str = "margin",
-    eot: int = 1,
+    steps: Count = 20,
+    searches: Count = 5,
+    loss: Loss = "margin",
+    eot: Count = 1,
 ) -> Tensor:
     """Lagrangian perceptual attack: the loss less ``λ max(0, d − ε)``, with a search for the weight λ (algorithm 2).
 

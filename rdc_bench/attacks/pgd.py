@@ -11,14 +11,19 @@ from rdc_bench.attacks import attack
 from rdc_bench.attacks.best import Best
 from rdc_bench.attacks.gradient import NEUTRAL, Gradient, Noise, attacked_as, evaluate
 from rdc_bench.attacks.losses import cross_entropy, objective
+from rdc_bench.attacks.options import Count, Loss, StepSize
 from rdc_bench.threats import LpThreat
 
 
 @attack("fgsm", threats=["linf", "l2"])
 def fgsm(
-    model: nn.Module, x: Tensor, y: Tensor, threat: LpThreat, *, generators: Sequence[torch.Generator], eot: int = 1
+    model: nn.Module, x: Tensor, y: Tensor, threat: LpThreat, *, generators: Sequence[torch.Generator], eot: Count = 1
 ) -> Tensor:
-    """Fast gradient (sign) method, one step of size eps (Goodfellow et al. 2015, arXiv 1412.6572)."""
+    """Fast gradient (sign) method, one step of size eps (Goodfellow et al. 2015, arXiv 1412.6572).
+
+    Options:
+        eot: draws of the model's randomness averaged for the gradient.
+    """
     gradient = evaluate(model, x, y, cross_entropy, eot).gradient
     return threat.project(x, x + threat.eps * threat.steepest(gradient, x))
 
@@ -31,11 +36,11 @@ def pgd(
     threat: LpThreat,
     *,
     generators: Sequence[torch.Generator],
-    steps: int = 20,
-    step_size: float = 0.0,
-    loss: str = "margin",
-    eot: int = 1,
-    restarts: int = 1,
+    steps: Count = 20,
+    step_size: StepSize = 0.0,
+    loss: Loss = "margin",
+    eot: Count = 1,
+    restarts: Count = 1,
     gradient: Gradient = "exact",
     noise: Noise = "fresh",
 ) -> Tensor:

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from rdc_bench.attacks import attack
 from rdc_bench.attacks.ascent import ascend
 from rdc_bench.attacks.losses import objective
+from rdc_bench.attacks.options import Count, Loss, StepSize
 from rdc_bench.threats import ReColorThreat
 from rdc_bench.threats.lp import linf
 from rdc_bench.threats.recolor import coordinates, from_coordinates
@@ -28,11 +29,11 @@ def recolor(
     threat: ReColorThreat,
     *,
     generators: Sequence[torch.Generator],
-    steps: int = 100,
-    step_size: float = 0.0,
-    loss: str = "margin",
-    eot: int = 1,
-    restarts: int = 1,
+    steps: Count = 100,
+    step_size: StepSize = 0.0,
+    loss: Loss = "margin",
+    eot: Count = 1,
+    restarts: Count = 1,
 ) -> Tensor:
     """ReColorAdv: signed gradient ascent on a table from colours to their changes, interpolated, from random starts.
 

@@ -13,6 +13,7 @@ from rdc_bench.attacks.ascent import ascend
 from rdc_bench.attacks.best import Best
 from rdc_bench.attacks.gradient import look
 from rdc_bench.attacks.losses import margin
+from rdc_bench.attacks.options import Count, StepSize
 from rdc_bench.threats import RotationTranslationThreat
 from rdc_bench.threats.lp import linf
 from rdc_bench.threats.rotation_translation import transform
@@ -26,10 +27,10 @@ def rotation_translation(
     threat: RotationTranslationThreat,
     *,
     generators: Sequence[torch.Generator],
-    steps: int = 20,
-    step_size: float = 0.0,
-    restarts: int = 5,
-    eot: int = 1,
+    steps: Count = 20,
+    step_size: StepSize = 0.0,
+    restarts: Count = 5,
+    eot: Count = 1,
 ) -> Tensor:
     """Signed gradient ascent on angle and shifts from random starts (the first-order attack of Engstrom et al. 2019).
 
@@ -64,9 +65,9 @@ def rotation_translation_grid(
     threat: RotationTranslationThreat,
     *,
     generators: Sequence[torch.Generator],
-    rotations: int = 31,
-    translations: int = 5,
-    eot: int = 1,
+    rotations: Count = 31,
+    translations: Count = 5,
+    eot: Count = 1,
 ) -> Tensor:
     """The worst point of a grid over angle and shifts, the strongest attack of Engstrom et al. 2019.
 
@@ -90,8 +91,8 @@ def rotation_translation_random(
     threat: RotationTranslationThreat,
     *,
     generators: Sequence[torch.Generator],
-    queries: int = 10,
-    eot: int = 1,
+    queries: Count = 10,
+    eot: Count = 1,
 ) -> Tensor:
     """The worst of a few random transformations (worst-of-k, Engstrom et al. 2019).
 

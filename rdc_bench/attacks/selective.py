@@ -16,8 +16,8 @@ paper's, groups are found from gradients at the input, so that nothing need be k
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,7 @@ from rdc_bench.attacks import ATTACKS, attack
 from rdc_bench.attacks.best import Best
 from rdc_bench.attacks.gradient import differentiated
 from rdc_bench.attacks.losses import margin
+from rdc_bench.attacks.options import Count, StepSize
 from rdc_bench.defenses.likelihood_maximization import Gradient
 from rdc_bench.randomness import Key, draws_for
 from rdc_bench.threats import LpThreat
@@ -45,7 +46,12 @@ class Survey(NamedTuple):
     gradients: Tensor
 
 
-@attack("selective", threats=["linf", "l2"])
+def _no_more_than_drawn(options: Mapping[str, Any], threat: Any, num_classes: int) -> str:
+    chosen, draws = options["chosen"], options["draws"]
+    return f"chosen is at most draws, and {chosen} is more than {draws}" if chosen > draws else ""
+
+
+@attack("selective", threats=["linf", "l2"], check=_no_more_than_drawn)
 def selective(
     model: nn.Module,
     x: Tensor,
@@ -53,12 +59,12 @@ def selective(
     threat: LpThreat,
     *,
     generators: Sequence[torch.Generator],
-    steps: int = 50,
-    step_size: float = 0.0,
-    draws: int = 16,
-    chosen: int = 8,
-    period: int = 5,
-    restarts: int = 1,
+    steps: Count = 50,
+    step_size: StepSize = 0.0,
+    draws: Count = 16,
+    chosen: Count = 8,
+    period: Count = 5,
+    restarts: Count = 1,
     gradient: Gradient = "exact",
 ) -> Tensor:
     """Attacks the draws of a random model that break together (after DiffHammer, Wang et al. 2024); PGD on other models.
@@ -86,7 +92,7 @@ def selective(
                     scale = survey.margins.abs().mean(dim=0).clamp_min(1e-12)
                 best.offer(point, _value(survey, scale), torch.zeros_like(y[:, None]), y)
                 weights = _shared_vulnerability(survey, x, point, threat)
-                top = weights.topk(min(chosen, draws), dim=0)
+                top = weights.topk(chosen, dim=0)
                 followed = [keys[j * len(x) + i] for row in top.indices.tolist() for i, j in enumerate(row)]
             if step < steps:
                 uphill = _weighted_gradient(exact, point, y, followed, top.values)

@@ -12,6 +12,7 @@ from rdc_bench.attacks import attack
 from rdc_bench.attacks.ascent import ascend, inward
 from rdc_bench.attacks.best import Best
 from rdc_bench.attacks.losses import objective
+from rdc_bench.attacks.options import Count, Loss, StepSize
 from rdc_bench.threats import SnowThreat
 from rdc_bench.threats.lp import linf
 from rdc_bench.threats.snow import flakes_of, random_streaks, snow, within_budget
@@ -25,11 +26,11 @@ def adversarial_snow(
     threat: SnowThreat,
     *,
     generators: Sequence[torch.Generator],
-    steps: int = 50,
-    step_size: float = 0.0,
-    loss: str = "margin",
-    eot: int = 1,
-    restarts: int = 1,
+    steps: Count = 50,
+    step_size: StepSize = 0.0,
+    loss: Loss = "margin",
+    eot: Count = 1,
+    restarts: Count = 1,
 ) -> Tensor:
     """Signed gradient ascent on the intensities of snowflakes, from random ones; keeps the most adversarial iterate.
 

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from rdc_bench.attacks import attack
 from rdc_bench.attacks.gradient import look
 from rdc_bench.attacks.losses import Objective, objective
+from rdc_bench.attacks.options import Count, Loss
 from rdc_bench.threats import LpThreat
 
 #: Share of the pixels that the first squares cover.
@@ -45,9 +46,9 @@ def square_eot(
     threat: LpThreat,
     *,
     generators: Sequence[torch.Generator],
-    queries: int = 1000,
-    eot: int = 20,
-    loss: str = "margin",
+    queries: Count = 1000,
+    eot: Count = 20,
+    loss: Loss = "margin",
 ) -> Tensor:
     """Square attack on the loss averaged over the model's draws (Andriushchenko et al. 2020, arXiv 1912.00049).
 

@@ -11,6 +11,7 @@ from rdc_bench.attacks import attack
 from rdc_bench.attacks.best import Best
 from rdc_bench.attacks.gradient import evaluate
 from rdc_bench.attacks.losses import margin
+from rdc_bench.attacks.options import Count, NonNegative, Positive
 from rdc_bench.threats import StAdvThreat
 from rdc_bench.threats.lp import linf
 from rdc_bench.threats.stadv import warp
@@ -27,10 +28,10 @@ def stadv(
     threat: StAdvThreat,
     *,
     generators: Sequence[torch.Generator],
-    steps: int = 100,
-    learning_rate: float = 0.01,
-    tau: float = 0.05,
-    eot: int = 1,
+    steps: Count = 100,
+    learning_rate: Positive = 0.01,
+    tau: NonNegative = 0.05,
+    eot: Count = 1,
 ) -> Tensor:
     """StAdv: one bounded flow vector per pixel, found by Adam on the margin and the flow's roughness (Xiao et al. 2018).
 

@@ -7,7 +7,7 @@ arXiv 1802.00420).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from rdc_bench.attacks import ATTACKS, attack, source_names
 from rdc_bench.attacks.best import Best
 from rdc_bench.attacks.gradient import look
 from rdc_bench.attacks.losses import margin
+from rdc_bench.attacks.options import Count, Loss
 from rdc_bench.errors import UserError
 from rdc_bench.threats import LpThreat
 
@@ -29,9 +30,9 @@ def transfer(
     *,
     generators: Sequence[torch.Generator],
     sources: str = "auto",
-    steps: int = 50,
-    loss: Literal["margin", "ce", "dlr"] = "margin",
-    eot: int = 1,
+    steps: Count = 50,
+    loss: Loss = "margin",
+    eot: Count = 1,
 ) -> Tensor:
     """Auto-PGD on every baseline of the dataset; of the images found, the one with the largest margin on the model itself.
 

@@ -40,7 +40,7 @@ def command(
     """
     from rdc_bench.cli.progress import run_progress
     from rdc_bench.reporting.show import show_table
-    from rdc_bench.reproduction import reproduce
+    from rdc_bench.reproduction.reproduce import reproduce
     from rdc_bench.reproduction.table import table
 
     check_device(device)

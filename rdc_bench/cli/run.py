@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -120,5 +121,11 @@ def _parsed(attack_args: tuple[str, ...]) -> dict[str, Any]:
         key, equals, value = text.partition("=")
         if not equals or not key:
             raise UserError(f"--attack-arg {text!r}: write KEY=VALUE, e.g. steps=100")
-        options[key] = yaml.safe_load(value)
+        try:
+            options[key] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise UserError(f"--attack-arg {text!r}: {value!r} is no number, true, false or text") from error
+        if isinstance(options[key], str):
+            with contextlib.suppress(ValueError):
+                options[key] = float(value)  # YAML takes 1e-3 for text
     return options

@@ -22,7 +22,8 @@ from rdc_bench.defenses.fixed_noise import fixed_noise
 from rdc_bench.eps import Eps
 from rdc_bench.errors import UserError
 from rdc_bench.evaluation.profiles import DEFAULT_DATASET, DEFAULT_MODELS, Profile, attacks_under, default_attacks, profile
-from rdc_bench.loading import MODELS, Resolved, classifies, load_resolved, resolve
+from rdc_bench.loading import Resolved, classifies, load_resolved, resolve
+from rdc_bench.model_registry import MODELS
 from rdc_bench.parts import weight_files
 from rdc_bench.threats import Threat, make_threat, members
 
@@ -245,6 +246,10 @@ class _Prepared:
     def image_shape(self) -> tuple[int, int, int]:
         return self.models[0].card.image_shape
 
+    @property
+    def num_classes(self) -> int:
+        return self.models[0].card.num_classes
+
 
 class _Aim(NamedTuple):
     """What is done under one threat. ``config`` asks for that threat."""
@@ -257,7 +262,7 @@ class _Aim(NamedTuple):
 
 def _aimed(config: RunConfig, prepared: _Prepared) -> _Aim:
     threat, eps = make_threat(config.threat, config.eps, prepared.image_shape)
-    return _Aim(config, threat, eps, _attacks(config, threat, prepared.dataset))
+    return _Aim(config, threat, eps, _attacks(config, threat, prepared))
 
 
 def _planned(aim: _Aim, prepared: _Prepared, dataset: Dataset) -> Plan:
@@ -344,7 +349,7 @@ def plan_model(name: str) -> PlannedModel:
     return PlannedModel(found.hub or name, classifies(found), found.card, found.sha256, weight_files(found), origin)
 
 
-def _attacks(config: RunConfig, threat: Threat, dataset: str) -> list[PlannedAttack]:
+def _attacks(config: RunConfig, threat: Threat, prepared: _Prepared) -> list[PlannedAttack]:
     defaults: dict[str, dict[str, Any]] = {name: {} for name in config.attacks} or default_attacks(config.profile, threat.kind)
     unused = set(config.attack_options)
     planned = []
@@ -354,8 +359,10 @@ def _attacks(config: RunConfig, threat: Threat, dataset: str) -> list[PlannedAtt
             raise _unsuited(name, threat.kind)
         given = {k: v for k, v in config.attack_options.items() if k in attack.defaults}
         unused -= set(given)
+        settled = attack.options({**options, **given})
+        attack.check_together(settled, threat, prepared.num_classes)
         origin = ATTACKS.entry(attack.needs or name).origin
-        planned.append(_with_sources(PlannedAttack(attack, attack.options({**options, **given}), origin), dataset))
+        planned.append(_with_sources(PlannedAttack(attack, settled, origin), prepared.dataset))
     if unused:
         _refuse(planned[0], unused)
     return planned

@@ -18,7 +18,8 @@ from torch import nn
 from rdc_bench.cards import LoadedCard, ModelCard
 from rdc_bench.defenses.fixed_noise import fixed_noise
 from rdc_bench.errors import UserError, unknown_name
-from rdc_bench.loading import list_models, load_model, resolve
+from rdc_bench.loading import load_model, resolve
+from rdc_bench.model_registry import list_models
 from rdc_bench.robustbench import entries
 
 DATASETS = tuple(dataset.value for dataset in BenchmarkDataset)

@@ -1,32 +1,53 @@
 """Threat models: what an attacker may do to an image.
 
 A threat knows its distance, its projection and its membership test; it knows no attack. Its ``kind`` is what attacks declare
-that they can work under.
+that they can work under. The classes are imported when they are first used: which threats there are is said without torch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
-
-from torch import Tensor
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from rdc_bench.cards import card_names, find_threat_card
 from rdc_bench.eps import Eps, parse_eps
 from rdc_bench.errors import UserError, unknown_name
+from rdc_bench.lazy import from_modules
 from rdc_bench.registry import Registry
-from rdc_bench.threats.corruptions import CorruptionsThreat
-from rdc_bench.threats.elastic import ElasticThreat
-from rdc_bench.threats.fog import FogThreat
-from rdc_bench.threats.gabor import GaborThreat
-from rdc_bench.threats.jpeg import JpegThreat
-from rdc_bench.threats.low_frequency import LowFrequencyThreat
-from rdc_bench.threats.lp import LpThreat
-from rdc_bench.threats.patch import PatchThreat
-from rdc_bench.threats.recolor import ReColorThreat
-from rdc_bench.threats.rotation_translation import RotationTranslationThreat
-from rdc_bench.threats.snow import SnowThreat
-from rdc_bench.threats.stadv import StAdvThreat
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from rdc_bench.threats.corruptions import CorruptionsThreat
+    from rdc_bench.threats.elastic import ElasticThreat
+    from rdc_bench.threats.fog import FogThreat
+    from rdc_bench.threats.gabor import GaborThreat
+    from rdc_bench.threats.jpeg import JpegThreat
+    from rdc_bench.threats.low_frequency import LowFrequencyThreat
+    from rdc_bench.threats.lp import LpThreat
+    from rdc_bench.threats.patch import PatchThreat
+    from rdc_bench.threats.recolor import ReColorThreat
+    from rdc_bench.threats.rotation_translation import RotationTranslationThreat
+    from rdc_bench.threats.snow import SnowThreat
+    from rdc_bench.threats.stadv import StAdvThreat
+else:  # hidden from type checkers, which would take any name
+    __getattr__ = from_modules(
+        __name__,
+        {
+            "CorruptionsThreat": "rdc_bench.threats.corruptions",
+            "ElasticThreat": "rdc_bench.threats.elastic",
+            "FogThreat": "rdc_bench.threats.fog",
+            "GaborThreat": "rdc_bench.threats.gabor",
+            "JpegThreat": "rdc_bench.threats.jpeg",
+            "LowFrequencyThreat": "rdc_bench.threats.low_frequency",
+            "LpThreat": "rdc_bench.threats.lp",
+            "PatchThreat": "rdc_bench.threats.patch",
+            "ReColorThreat": "rdc_bench.threats.recolor",
+            "RotationTranslationThreat": "rdc_bench.threats.rotation_translation",
+            "SnowThreat": "rdc_bench.threats.snow",
+            "StAdvThreat": "rdc_bench.threats.stadv",
+        },
+    )
 
 __all__ = [
     "SETS",

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
 import random
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -102,6 +103,29 @@ class Demanding(Outside):
         super().__init__(model)
 
 
+class Typed(Outside):
+    """Says what it takes in several ways, and in none.
+
+    Distance Measure : Linf
+    """
+
+    def __init__(  # type: ignore[no-untyped-def]
+        self,
+        model,
+        eps=8 / 255,
+        alpha=2 / 255,
+        steps=10,
+        c=1,
+        restarts: int = 0,
+        rule: Literal["EN"] | Literal["L1"] = "EN",
+        decay: float | np.ndarray | None = None,
+        early=True,
+        places=(1, 2),
+        tool: Callable[[], None] | None = None,
+    ) -> None:
+        super().__init__(model)
+
+
 @pytest.fixture(autouse=True)
 def _forgotten() -> Iterator[None]:
     ATTACKS._adapted.clear()
@@ -113,7 +137,7 @@ def _forgotten() -> Iterator[None]:
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
     """A library in the place of torchattacks."""
     module = ModuleType("torchattacks")
-    classes = (Outside, Rude, Undefined, Cropping, Sparse, Demanding)
+    classes = (Outside, Typed, Rude, Undefined, Cropping, Sparse, Demanding)
     module.__all__ = [cls.__name__ for cls in classes]  # type: ignore[attr-defined]
     for cls in classes:
         setattr(module, cls.__name__, cls)
@@ -195,6 +219,29 @@ def test_an_adapted_attack_is_described_like_any_other() -> None:
 
 
 @pytest.mark.usefixtures("stand_in")
+def test_options_take_what_the_constructor_tells() -> None:
+    found = ATTACKS.get("torchattacks:Typed")
+    kinds = {option.name: (option.type, option.allowed) for option in found.settings}
+    assert kinds == {
+        "alpha": ("float or null", "more than 0"),
+        "steps": ("int", "at least 1"),
+        "c": ("float", "at least 0"),
+        "restarts": ("int", "at least 0"),  # none at all is its default
+        "rule": ("str", "EN or L1"),
+        "decay": ("float or null", ""),
+        "early": ("bool", ""),
+        "places": ("any", ""),
+        "tool": ("null", ""),
+    }
+    given = {"alpha": 1, "steps": 1, "c": 0.5, "restarts": 0, "rule": "L1", "decay": -1, "early": False, "places": [3]}
+    assert found.options(given) == {**found.defaults, **given}
+    wrong = {"alpha": 0, "steps": 0, "c": -1, "restarts": 1.5, "rule": "L2", "decay": "big", "early": 1, "places": math.nan}
+    for name, value in {**wrong, "tool": "a hammer"}.items():
+        with pytest.raises(UserError, match=rf"^(unknown {name} of )?attack torchattacks:Typed(: {name} is| )"):
+            found.options({name: value})
+
+
+@pytest.mark.usefixtures("stand_in")
 @pytest.mark.parametrize("threat", [LINF, LpThreat("l2", 0.5)])
 def test_results_are_projected_to_the_threat_set(threat: LpThreat, x: Tensor) -> None:
     found = attack_with("torchattacks:Rude", Drawing().eval(), x, threat)
@@ -271,17 +318,14 @@ def test_a_whole_run_judges_what_libraries_return(tmp_path: Path, toys: list[str
     assert not result.complete
 
 
-def test_the_list_mentions_the_adapters_in_one_line(
+def test_the_help_of_the_list_mentions_the_adapters(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def listed(*arguments: str) -> str:
-        monkeypatch.setattr(sys, "argv", ["rdc-bench", "list", "attacks", *arguments])
-        with pytest.raises(SystemExit, match="0"):
-            main()
-        return capsys.readouterr().out
-
-    assert any(all(f"{name}:NAME" in line for name in LIBRARIES) for line in listed().splitlines())
-    assert [row["name"] for row in json.loads(listed("--json"))] == ATTACKS.names()
+    monkeypatch.setattr(sys, "argv", ["rdc-bench", "list", "--help"])
+    with pytest.raises(SystemExit, match="0"):
+        main()
+    out = capsys.readouterr().out
+    assert all(f"{name}:NAME" in out for name in LIBRARIES)
 
 
 @pytest.fixture
@@ -395,4 +439,13 @@ def test_every_attack_of_a_library_is_adapted_or_refused_with_a_reason(name: str
     for attack in adapted.values():
         assert set(attack.threats) <= {"linf", "l2", "l1"}
         json.dumps(attack.defaults)
+        for option in attack.settings:
+            default = list(option.default) if isinstance(option.default, tuple) else option.default
+            assert attack.options({option.name: default})[option.name] == default
+            if option.type in ("int", "float"):
+                with pytest.raises(UserError, match=option.name):
+                    attack.options({option.name: math.inf})
+            if option.name in ("steps", "max_iter"):
+                with pytest.raises(UserError, match="at least 1, not 0"):
+                    attack.options({option.name: 0})
         assert not attack.batched

@@ -11,7 +11,6 @@ from pyautoattack import checks
 from pyautoattack.fab_pt import FABAttack_PT
 from torch import Tensor, nn
 
-from rdc_bench.errors import UserError
 from rdc_bench.threats import LpThreat
 
 
@@ -92,8 +91,3 @@ def test_a_stochastic_model_sees_one_image_at_a_time(
     model = Watched(trained, stochastic=True)
     attacked("square", model, x, y, LpThreat("linf", 0.1), queries=20)
     assert set(model.batches) == {1}
-
-
-def test_square_refuses_an_unknown_loss(trained: nn.Module, held_out: tuple[Tensor, Tensor], attacked: Any) -> None:
-    with pytest.raises(UserError, match=r"unknown loss 'margn'. Did you mean 'margin'"):
-        attacked("square", trained, *held_out, LpThreat("linf", 0.1), loss="margn")

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 
 from rdc_bench.attacks import corruptions
-from rdc_bench.errors import UserError
 from rdc_bench.randomness import generator
 from rdc_bench.threats import CorruptionsThreat
 from rdc_bench.threats.corruptions import KINDS
@@ -44,9 +43,3 @@ def test_the_worst_of_all_kinds_and_draws(draws: int, versions: dict[tuple[str, 
     every = torch.stack(list(versions.values()))
     first = every[:, :, 0, 0, 0]
     assert torch.equal(found, torch.stack([every[first[:, i].argmax(), i] for i in (0, 1)] + [every[first[:, 2].argmin(), 2]]))
-
-
-@pytest.mark.parametrize("draws", [0, 5])
-def test_there_are_no_more_draws(draws: int, attacked: Any) -> None:
-    with pytest.raises(UserError, match="draws is 1 to 4"):
-        attacked("corruptions", Sum(), torch.zeros(1, 1, 5, 5), torch.tensor([0]), CorruptionsThreat(3), draws=draws)

@@ -11,8 +11,9 @@ import rdc_bench
 from rdc_bench import UserError
 from rdc_bench.cards import card_names, find_model_card
 from rdc_bench.cli import group
-from rdc_bench.reproduction import find_recipe, list_recipes, reproduce
+from rdc_bench.reproduction import find_recipe, list_recipes
 from rdc_bench.reproduction.recipe import Variant
+from rdc_bench.reproduction.reproduce import reproduce
 from rdc_bench.reproduction.variants import write_variant
 
 TRIAL = {

@@ -88,8 +88,11 @@ def _function(library: Library, cls: type) -> Any:
         return attack_in_library(library, cls, model, x, y, threat, given, seed)
 
     fixed = [p for p in inspect.signature(function).parameters.values() if p.kind is not p.VAR_KEYWORD]
-    options = library.options(cls)
-    takes = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=value) for name, value in options.items()]
+    options, types = library.options(cls), library.types(cls)
+    takes = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=value, annotation=types[name])
+        for name, value in options.items()
+    ]
     function.__signature__ = inspect.Signature([*fixed, *takes])  # type: ignore[attr-defined]
     function.__doc__ = f"{cls.__name__} of {library.name}."
     return function

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import inspect
 import math
+import re
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from types import NoneType, UnionType
+from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin
 
+from annotated_types import Ge
 from torch import Tensor, nn
 
+from rdc_bench.attacks.options import PLAIN, Count, Positive, is_count, resolved
 from rdc_bench.threats import LpThreat
 
 #: Step sizes that libraries state in pixels for the default ε beside them; see :meth:`Library.options`.
 STEP_SIZES = ("alpha", "eps_step")
+
+#: Names of options that, at 0, leave an attack where it stands.
+STRIDES = re.compile(r"^(?!min_)(.*_)?(alpha|step|step_?size|lr|learning_rate)$")
 
 
 class Library(ABC):
@@ -59,6 +66,18 @@ class Library(ABC):
         found = {p.name: p.default for p in parameters(cls).values() if p.name not in self.reserved and _is_plain(p.default)}
         return found | dict.fromkeys(_shares(cls))
 
+    def types(self, cls: type) -> dict[str, Any]:
+        """What values each option takes, as far as the constructor's annotations and defaults tell.
+
+        A number that is not negative by default may never be, nor be 0 where the option's name tells that the attack would then
+        do nothing.
+        """
+        names = getattr(cls.__init__, "__globals__", {})  # type: ignore[misc]
+        return {
+            name: _type(name, resolved(parameters(cls)[name].annotation, names), parameters(cls)[name].default, default)
+            for name, default in self.options(cls).items()
+        }
+
     def missing(self, cls: type) -> list[str]:
         """Arguments that the constructor demands and nothing here can give."""
         return [p.name for p in parameters(cls).values() if p.default is p.empty and p.name not in self.reserved]
@@ -72,6 +91,33 @@ def parameters(cls: type) -> dict[str, inspect.Parameter]:
     """The named arguments of the constructor, without ``self``."""
     signature = inspect.signature(cls)
     return {p.name: p for p in signature.parameters.values() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+
+
+def _type(name: str, annotation: Any, constructor_default: Any, default: Any) -> Any:
+    """The type of one option. What cannot be written on a command line is left out of the library's own."""
+    parts = get_args(annotation) if _is_union(annotation) else (annotation,)
+    plain = [part for part in parts if part in (*PLAIN, NoneType) or get_origin(part) is Literal]
+    counted = is_count(name, constructor_default)
+    if not plain and type(constructor_default) in PLAIN:
+        # An integer for a default is often short for a float, as in c=1.
+        short = type(constructor_default) is int and not counted
+        plain = [float if short else type(constructor_default)]
+    if not plain:
+        return Any
+    kinds = [_bounded(name, part, constructor_default, counted) if part in (int, float) else part for part in plain]
+    return Union[tuple([*kinds, NoneType] if default is None else kinds)]  # noqa: UP007, of as many as there are
+
+
+def _bounded(name: str, kind: type, default: Any, counted: bool) -> Any:
+    if counted and kind is int:
+        return Count
+    if STRIDES.search(name) and (default is None or default > 0):
+        return Positive
+    return Annotated[kind, Ge(0)] if isinstance(default, (int, float)) and default >= 0 else kind
+
+
+def _is_union(annotation: Any) -> bool:
+    return get_origin(annotation) in (Union, UnionType)
 
 
 def _shares(cls: type) -> dict[str, float]:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from rdc_bench import attack
 from rdc_bench.attacks.gradient import evaluate
 from rdc_bench.attacks.losses import objective
+from rdc_bench.attacks.options import Count, Loss, Share
 from rdc_bench.threats import LpThreat
 
 
@@ -21,12 +22,17 @@ def mi_fgsm(
     threat: LpThreat,
     *,
     generators: Sequence[torch.Generator],
-    steps: int = 10,
-    decay: float = 1.0,
-    loss: str = "margin",
-    eot: int = 1,
+    steps: Count = 10,
+    decay: Share = 1.0,
+    loss: Loss = "margin",
+    eot: Count = 1,
 ) -> Tensor:
-    """Momentum iterative FGSM (Dong et al. 2018, arXiv 1710.06081)."""
+    """Momentum iterative FGSM (Dong et al. 2018, arXiv 1710.06081).
+
+    Options:
+        steps: of eps / steps each. decay: share of the momentum that stays after a step. loss: ce, margin or dlr.
+        eot: draws of the model's randomness averaged per step.
+    """
     momentum = torch.zeros_like(x)
     adversarial = x
     for _ in range(steps):
