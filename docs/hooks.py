@@ -23,6 +23,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from rdc_bench.attacks import ATTACKS, Attack
+from rdc_bench.attacks.options import REFERENCE, Option
 from rdc_bench.cards import ModelCard, ThreatCard, find_threat_card
 from rdc_bench.cli import group
 from rdc_bench.data import DATASETS
@@ -104,7 +105,7 @@ def _show_examples(command: click.Command) -> None:
     if command.help:
         command.help = re.sub(
             r"\x08\nExamples?:\n(.*)",
-            lambda match: f"\n```bash\n{inspect.cleandoc(match[1])}\n```\n",
+            lambda match: f"\n```text\n{inspect.cleandoc(match[1])}\n```\n",
             inspect.cleandoc(command.help),
             flags=re.DOTALL,
         )
@@ -127,7 +128,7 @@ def _ours() -> list[str]:
 
 
 def _attack(attack: Attack) -> str:
-    text = (inspect.getdoc(attack.function) or "").partition("\nOptions:\n")[0].strip()
+    text = REFERENCE.sub("", (inspect.getdoc(attack.function) or "").partition("\nOptions:\n")[0]).strip()
     access = "gradients" if attack.gradient == "white-box" else "logits"
     facts = f"Under {', '.join(f'`{kind}`' for kind in attack.threats)}. Uses the model's {access}."
     if attack.minimum_norm:
@@ -137,6 +138,12 @@ def _attack(attack: Attack) -> str:
         (f"`{o.name}`", _value(o.default), f"{o.type}, {o.allowed}" if o.allowed else o.type, o.help) for o in attack.settings
     ]
     return "\n\n".join([*parts, _table(("option", "default", "takes", "what it is"), rows)] if rows else parts)
+
+
+def _taken(option: Option) -> str:
+    if option.type == "str" and option.allowed:  # choices
+        return option.allowed
+    return ", ".join(filter(None, (option.type, option.allowed)))
 
 
 def threats() -> str:
