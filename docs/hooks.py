@@ -134,9 +134,7 @@ def _attack(attack: Attack) -> str:
     if attack.minimum_norm:
         facts += " Seeks the nearest adversarial image."
     parts = [f"## {attack.name}", as_markdown(text), f"*{facts}*"]
-    rows = [
-        (f"`{o.name}`", _value(o.default), f"{o.type}, {o.allowed}" if o.allowed else o.type, o.help) for o in attack.settings
-    ]
+    rows = [(f"`{o.name}`", _value(o.default), _taken(o), o.help) for o in attack.settings]
     return "\n\n".join([*parts, _table(("option", "default", "takes", "what it is"), rows)] if rows else parts)
 
 
