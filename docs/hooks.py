@@ -234,7 +234,7 @@ def _schema(schema: type[BaseModel]) -> str:
 def _type(annotation: Any) -> str:
     """A type as one would say it: choices by value, schemas as links to their tables."""
     name = getattr(annotation, "__name__", str(annotation))
-    parts = getattr(annotation, "__args__", ())
+    parts: tuple[Any, ...] = getattr(annotation, "__args__", ())
     if str(annotation).startswith("typing.Literal"):
         return " or ".join(f"`{part}`" for part in parts)
     if str(annotation).startswith("typing.Annotated"):

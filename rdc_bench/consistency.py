@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rdc_bench.cards import ClassifierSpec, DenoiserSpec, DiffusionClassifierSpec, LoadedCard, ModelCard, RDCSpec
 from rdc_bench.errors import UserError
 
 Shape = tuple[int, int, int]
+#: Names of classes that a message lists.
+SHOWN = 12
 
 
 def check_parts(loaded: LoadedCard) -> LoadedCard:
@@ -36,12 +40,13 @@ def check_parts(loaded: LoadedCard) -> LoadedCard:
     return loaded
 
 
-def check_dataset(card: ModelCard, dataset: str, shape: Shape, classes: int) -> None:
+def check_dataset(card: ModelCard, dataset: str, shape: Shape, classes: Sequence[str]) -> None:
     """Raise ``UserError`` for a model whose images or number of classes are not the dataset's."""
-    if card.image_shape != shape or card.num_classes != classes:
+    if card.image_shape != shape or card.num_classes != len(classes):
+        named = f" ({', '.join(classes[:SHOWN])}{', …' if len(classes) > SHOWN else ''})"
         raise UserError(
             f"model {card.name!r} takes {_shown(card.image_shape)} images of {card.num_classes} classes; "
-            f"{dataset} has {_shown(shape)} images of {classes}"
+            f"{dataset} has {_shown(shape)} images of {len(classes)}{named if card.num_classes != len(classes) else ''}"
         )
 
 

@@ -10,6 +10,10 @@ class UserError(Exception):
     """Bad usage or bad input. The command line prints it as one line and exits with code 2."""
 
 
+class Notice(UserWarning):
+    """What a user should know about a result, though nothing is wrong. The command line prints it as one line on stderr."""
+
+
 def first_line(error: BaseException) -> str:
     """The first line of an error's message that is not empty, or its type's name where there is none."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib
 import sys
+import warnings
+from typing import Any
 
 import click
 
 import rdc_bench
-from rdc_bench.errors import UserError, unknown_name
+from rdc_bench.errors import Notice, UserError, unknown_name
 
 COMMANDS = {
     "run": "attack models and store what came of it",
@@ -60,6 +62,7 @@ def group() -> None:
 
 def main() -> None:
     """Entry point: one clear line and exit code 2 for bad input, 130 for an interruption."""
+    _show_notices()
     try:
         code = group.main(standalone_mode=False)
     except click.exceptions.Abort:
@@ -73,6 +76,19 @@ def main() -> None:
         click.echo(f"error: {error}", err=True)
         code = 2
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _show_notices() -> None:
+    """From now on a ``Notice`` is one line on stderr; other warnings look as Python shows them."""
+    others = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+        if issubclass(category, Notice):
+            click.echo(f"note: {message}", err=True)
+        else:
+            others(message, category, *where, **more)
+
+    warnings.showwarning = show
 
 
 def _interrupted() -> int:

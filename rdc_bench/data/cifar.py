@@ -21,7 +21,7 @@ from torch import Tensor
 
 from rdc_bench.data.dataset import Dataset, DatasetInfo, rows_of_split
 from rdc_bench.data.files import cache_dir, download
-from rdc_bench.data.images import Shape, decode_image
+from rdc_bench.data.images import Shape, decode_exact
 from rdc_bench.data.plain_pickle import load_plain
 from rdc_bench.errors import UserError
 from rdc_bench.files import write_atomically
@@ -133,7 +133,7 @@ class Cifar:
             raw = image.get("bytes") if image else None
             if not isinstance(raw, bytes):
                 raise UserError(f"{name}: row {rows.start + i} holds no image bytes")
-            pixels[i] = decode_image(raw, f"{name}: row {rows.start + i}", SHAPE)
+            pixels[i] = decode_exact(raw, f"{name}: row {rows.start + i}", SHAPE)
         return torch.from_numpy(pixels), torch.from_numpy(labels[rows])
 
     def _checked_labels(self, labels: list, name: str) -> np.ndarray:

@@ -23,8 +23,9 @@ class Dataset:
 
     Attributes:
         name: e.g. ``"fashion-mnist"``. split: ``train``, ``validation`` or ``test``.
-        pixels: uint8 (N, C, H, W). labels: int64 (N,).
+        pixels: uint8 (N, C, H, W), contiguous whatever was given. labels: int64 (N,).
         classes: class names, index = label. source: where the bytes came from, for the record.
+        changes: what was done to the pixels of the files, each in a few words.
     """
 
     name: str
@@ -33,6 +34,11 @@ class Dataset:
     labels: Tensor
     classes: tuple[str, ...]
     source: str
+    changes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        # Decoders leave channels last. Attacks and files would inherit that layout.
+        object.__setattr__(self, "pixels", self.pixels.contiguous())
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -45,14 +51,19 @@ class Dataset:
 
     @property
     def images(self) -> Tensor:
-        """Float images in [0, 1], (N, C, H, W)."""
+        """Float images in [0, 1], (N, C, H, W), contiguous."""
         return self.pixels.float() / 255
+
+    @property
+    def provenance(self) -> str:
+        """The source, and what was done to what came from there, in one line."""
+        return f"{self.source} ({'; '.join(self.changes)})" if self.changes else self.source
 
     @cached_property
     def sha256(self) -> str:
         """SHA-256 over shape, pixels and labels: equal exactly when the images used are the same, in the same order."""
         digest = hashlib.sha256(repr(tuple(self.pixels.shape)).encode())
-        digest.update(self.pixels.contiguous().numpy().tobytes())
+        digest.update(self.pixels.numpy().tobytes())
         digest.update(self.labels.to(torch.uint8 if len(self.classes) <= 256 else torch.int64).numpy().tobytes())
         return digest.hexdigest()
 
@@ -67,6 +78,22 @@ class Dataset:
     def between(self, start: int, stop: int, split: str | None = None) -> Dataset:
         """Images ``start`` to ``stop − 1``, optionally under another split's name."""
         return replace(self, split=split or self.split, pixels=self.pixels[start:stop], labels=self.labels[start:stop])
+
+    def with_channels(self, channels: int) -> Dataset:
+        """Grey images repeated in three channels, or colour images made grey: by Rec. 601's luma, as Pillow's mode L rounds it.
+
+        Other numbers of channels are left as they are.
+        """
+        if (self.image_shape[0], channels) == (1, 3):
+            return self._changed(self.pixels.expand(-1, 3, -1, -1), "grey repeated in 3 channels")
+        if (self.image_shape[0], channels) == (3, 1):
+            red, green, blue = self.pixels.int().unbind(dim=1)
+            luma = (19595 * red + 38470 * green + 7471 * blue + (1 << 15)) >> 16
+            return self._changed(luma[:, None].to(torch.uint8), "colour converted to grey by luminance (Rec. 601)")
+        return self
+
+    def _changed(self, pixels: Tensor, change: str) -> Dataset:
+        return replace(self, pixels=pixels, changes=(*self.changes, f"all images: {change}"))
 
 
 class Loader(Protocol):

@@ -20,8 +20,8 @@ import torch
 
 from rdc_bench.data.dataset import Dataset, DatasetInfo
 from rdc_bench.data.files import cache_dir
-from rdc_bench.data.image_folder import images_by_class, take_turns
-from rdc_bench.data.images import Shape, decode_square
+from rdc_bench.data.image_folder import images_by_class, read, take_turns
+from rdc_bench.data.images import Shape, decode_square, tally
 from rdc_bench.errors import UserError
 
 SIZE = 64
@@ -60,15 +60,10 @@ def load(split: str, *, n: int | None = None, data_dir: Path | None = None, allo
         )
     folder = place / "val" if (place / "val").is_dir() else place
     entries = take_turns(_by_group(folder))[:n]
-    pixels = np.empty((len(entries), *SHAPE), np.uint8)
-    for i, (path, _) in enumerate(entries):
-        try:
-            raw = path.read_bytes()
-        except OSError as error:
-            raise UserError(f"{path}: cannot be read ({error})") from error
-        pixels[i] = decode_square(raw, str(path), SIZE)
+    pictures = [decode_square(read(path), str(path), SIZE) for path, _ in entries]
+    pixels = torch.from_numpy(np.array([picture.pixels for picture in pictures], np.uint8).reshape(-1, *SHAPE))
     labels = torch.tensor([label for _, label in entries], dtype=torch.int64)
-    return Dataset("restricted-imagenet", split, torch.from_numpy(pixels), labels, CLASSES, str(folder))
+    return Dataset("restricted-imagenet", split, pixels, labels, CLASSES, str(folder), tally(pictures))
 
 
 INFO = DatasetInfo(
@@ -83,7 +78,7 @@ INFO = DatasetInfo(
 
 def _by_group(folder: Path) -> list[list[Path]]:
     """The images of each group, sorted by file name (ImageNet's validation names mix the classes of a group)."""
-    found = images_by_class(folder, folder.resolve())
+    found = {name: images for name, images in images_by_class(folder, folder.resolve()).items() if images}
     ids = sorted(name for name in found if re.fullmatch(r"n\d{8}", name))
     if len(ids) == IMAGENET_CLASSES:
         by_group = [[path for i in members for path in found[ids[i]]] for members in GROUPS.values()]

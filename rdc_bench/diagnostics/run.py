@@ -93,9 +93,9 @@ def diagnose(
     if surrogates is None:
         surrogates = [baseline for baseline in baselines(card.dataset) if baseline != card.name]
     others = {planned.card.name: planned for planned in map(plan_model, surrogates)}
-    dataset = load_dataset(card.dataset, "test", n, data_dir=data_dir)
+    dataset = load_dataset(card.dataset, "test", n, data_dir=data_dir, channels=card.image_shape[0])
     for model in (planned, *others.values()):
-        check_dataset(model.card, dataset.name, dataset.image_shape, len(dataset.classes))
+        check_dataset(model.card, dataset.name, dataset.image_shape, dataset.classes)
     loaded = load_resolved(planned.found).to(device)
     x, y = dataset.images.to(device), dataset.labels.to(device)
     subject = make_subject(loaded, x, y, ball, seed, {name: load_resolved(o.found).to(device) for name, o in others.items()})

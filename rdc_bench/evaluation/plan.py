@@ -291,16 +291,27 @@ def _prepared(config: RunConfig) -> _Prepared:
     info = DATASETS.get(dataset_name)
     if info and info.shape and info.classes:  # known before the dataset is read, or even downloaded
         for planned in models:
-            check_dataset(planned.card, dataset_name, info.shape, len(info.classes))
+            check_dataset(planned.card, dataset_name, info.shape, info.classes)
+    first = models[0].card
+    for planned in models[1:]:
+        if planned.card.image_shape != first.image_shape:
+            raise UserError(f"models {first.name!r} and {planned.card.name!r} take images of different shapes: one shape a run")
     return _Prepared(chosen, repeats, models, dataset_name)
 
 
 def _dataset(config: RunConfig, prepared: _Prepared) -> Dataset:
     """The images; they come last, as they may have to be downloaded."""
     n = config.n or prepared.profile.n
-    dataset = load_dataset(prepared.dataset, "test", n, data_dir=config.data_dir, allow_download=config.allow_download)
+    dataset = load_dataset(
+        prepared.dataset,
+        "test",
+        n,
+        data_dir=config.data_dir,
+        allow_download=config.allow_download,
+        channels=prepared.image_shape[0],
+    )
     for planned in prepared.models:
-        check_dataset(planned.card, dataset.name, dataset.image_shape, len(dataset.classes))
+        check_dataset(planned.card, dataset.name, dataset.image_shape, dataset.classes)
     return dataset
 
 

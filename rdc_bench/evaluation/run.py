@@ -182,7 +182,7 @@ def _manifest(plan: Plan) -> Manifest:
         eps_value=float(plan.eps),
         dataset=plan.dataset.name,
         split=plan.dataset.split,
-        data_source=plan.dataset.source,
+        data_source=plan.dataset.provenance,
         data_sha256=plan.dataset.sha256,
         n=len(plan.dataset),
         seed=config.seed,
@@ -354,7 +354,7 @@ def _merged(plan: Plan, folder: RunFolder, entries: list[ModelEntry]) -> tuple[l
         if plan.config.keep == "all":
             images |= {f"{entry.name}/{a.label}": adversarial for a, adversarial in zip(plan.attacks, found, strict=True)}
         else:
-            images[entry.name] = stacked[worst.clamp_min(0), torch.arange(len(plan.dataset))].contiguous()
+            images[entry.name] = stacked[worst.clamp_min(0), torch.arange(len(plan.dataset))]
     return rows, images
 
 

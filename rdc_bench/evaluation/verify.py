@@ -47,7 +47,8 @@ def verify_run(run_dir: Path, *, device: str = "cpu", data_dir: Path | None = No
     if not folder.exists:
         raise UserError(f"{run_dir}: no such run")
     manifest, records, images = folder.manifest(), folder.records(), folder.images()
-    dataset = load_dataset(manifest.dataset, manifest.split, manifest.n, data_dir=data_dir)
+    channels = manifest.models[0].card["image_shape"][0]
+    dataset = load_dataset(manifest.dataset, manifest.split, manifest.n, data_dir=data_dir, channels=channels)
     if dataset.sha256 != manifest.data_sha256:
         raise UserError(f"{run_dir}: the images of {manifest.dataset} here are not those of the run (SHA-256 differs)")
     threat, _ = make_threat(manifest.threat, manifest.eps, dataset.image_shape)

@@ -84,12 +84,12 @@ class RunFolder:
 
     def write_shard(self, name: str, shard: Shard) -> None:
         """Store a finished shard; the table comes last and marks it complete."""
-        write_atomically(self._shard(name, "safetensors"), safetensors.torch.save(shard.images))
+        write_atomically(self._shard(name, "safetensors"), _safetensors(shard.images))
         write_atomically(self._shard(name, "parquet"), _parquet(shard.rows))
 
     def finish(self, rows: list[dict], images: dict[str, Tensor], manifest: Manifest) -> None:
         """Write the merged results, then the manifest that vouches for them, and drop the shards."""
-        contents = {TABLE: _parquet(rows), IMAGES: safetensors.torch.save(images)}
+        contents = {TABLE: _parquet(rows), IMAGES: _safetensors(images)}
         for name, content in contents.items():
             write_atomically(self.path / name, content)
         hashes = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
@@ -136,3 +136,8 @@ def _parquet(rows: list[dict]) -> bytes:
     buffer = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(rows, schema=RECORDS), buffer, compression="zstd")
     return buffer.getvalue()
+
+
+def _safetensors(images: dict[str, Tensor]) -> bytes:
+    """The same bytes whatever the tensors' layout in memory."""
+    return safetensors.torch.save({name: image.contiguous() for name, image in images.items()})

@@ -62,9 +62,9 @@ class Job:
     def __post_init__(self) -> None:
         check_card_name(self.name)
 
-    def data(self, split: str) -> Dataset:
-        """A split of the job's dataset."""
-        return load_dataset(self.dataset, split, data_dir=self.data_dir, allow_download=self.allow_download)
+    def data(self, split: str, channels: int | None = None) -> Dataset:
+        """A split of the job's dataset; ``channels``: see :func:`rdc_bench.data.load_dataset`."""
+        return load_dataset(self.dataset, split, data_dir=self.data_dir, allow_download=self.allow_download, channels=channels)
 
     def fit(self, model: nn.Module, loss: Loss, data: Dataset, progress: Progress) -> Trained:
         """Train, resuming from the job's checkpoint."""
@@ -182,7 +182,7 @@ def train_baseline(
         role="baseline",
         paper=paper[method],
         spec=lambda weights: ClassifierSpec(kind="classifier", architecture="SmallResNet", config=config, weights=weights),
-        validation={"clean accuracy": _accuracy(trained.model, job.data("validation"), job.device)},
+        validation={"clean accuracy": _accuracy(trained.model, job.data("validation", data.image_shape[0]), job.device)},
     )
 
 
@@ -210,7 +210,11 @@ def _publish_denoiser(
         role="part",
         paper="Chen et al. 2024, arXiv 2305.15241; Karras et al. 2022, arXiv 2206.00364",
         spec=lambda weights: DenoiserSpec(kind="denoiser", architecture="EDMPrecond", config=config, weights=weights),
-        validation={f"clean accuracy, {VALIDATION_LEVELS} levels": _accuracy(classifier, job.data("validation"), job.device)},
+        validation={
+            f"clean accuracy, {VALIDATION_LEVELS} levels": _accuracy(
+                classifier, job.data("validation", data.image_shape[0]), job.device
+            )
+        },
     )
 
 
@@ -246,7 +250,7 @@ def _publish(
             seed=job.schedule.seed,
             images=job.schedule.images,
             seconds=round(trained.seconds, 1),
-            data=data.source,
+            data=data.provenance,
             data_sha256=data.sha256,
             date=datetime.now(UTC).date().isoformat(),
             versions={"rdc_bench": importlib.metadata.version("rdc_bench"), "torch": torch.__version__},

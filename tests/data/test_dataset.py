@@ -2,8 +2,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from rdc_bench.data import DATASETS, Dataset, list_datasets, load_dataset
 from rdc_bench.data.dataset import rows_of_split
@@ -45,6 +47,44 @@ def test_between_keeps_order(dataset: Dataset) -> None:
     assert part.split == "validation"
     assert torch.equal(part.pixels, dataset.pixels[1:3])
     assert torch.equal(part.labels, dataset.labels[1:3])
+
+
+@pytest.mark.parametrize("shape", [(4, 1, 2, 2), (4, 3, 5, 7), (4, 3, 1, 1)], ids=str)
+def test_images_are_contiguous_whatever_was_given(shape: tuple[int, ...]) -> None:
+    pixels = torch.randint(256, shape, dtype=torch.uint8).contiguous(memory_format=torch.channels_last)
+    labels = torch.zeros(4, dtype=torch.int64)
+    for given in (pixels, pixels.flip(0)[:, :, :, ::1], pixels.repeat(2, 1, 1, 1)[::2]):
+        data = Dataset("toy", "test", given, labels, ("a", "b"), "memory")
+        assert torch.equal(data.pixels, given)
+        for part in (data, data.head(3), data.between(1, 3), data.with_channels(3), data.with_channels(1)):
+            assert part.pixels.is_contiguous()
+            assert part.images.is_contiguous()
+
+
+def test_luminance_is_pillows_for_every_kind_of_colour(rng: np.random.Generator) -> None:
+    colours = rng.integers(0, 256, (1, 40, 50, 3), np.uint8)
+    colours[0, 0, :8] = [[r, g, b] for r in (0, 255) for g in (0, 255) for b in (0, 255)]
+    colours[0, 1] = np.arange(50)[:, None]
+    data = Dataset("toy", "test", torch.from_numpy(colours.transpose(0, 3, 1, 2)), torch.zeros(1).long(), ("a",), "memory")
+    grey = data.with_channels(1)
+    assert torch.equal(grey.pixels[0, 0], torch.from_numpy(np.array(Image.fromarray(colours[0]).convert("L"))))
+    assert grey.provenance == "memory (all images: colour converted to grey by luminance (Rec. 601))"
+    again = grey.with_channels(3)
+    assert torch.equal(again.pixels, grey.pixels.expand(-1, 3, -1, -1))
+    assert torch.equal(again.with_channels(1).pixels, grey.pixels)  # grey made colour is the same grey again
+
+
+def test_other_channels_are_left_alone(dataset: Dataset) -> None:
+    assert dataset.with_channels(3) is dataset
+    assert dataset.with_channels(4) is dataset
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_images_of_a_published_dataset_are_what_they_are(channels: int) -> None:
+    known = load_dataset("fashion-mnist", n=2)
+    asked = load_dataset("fashion-mnist", n=2, channels=channels)
+    assert asked.image_shape == (1, 28, 28)
+    assert (asked.sha256, asked.changes) == (known.sha256, ())
 
 
 @pytest.mark.parametrize("n", [0, -1, 5])

@@ -10,7 +10,7 @@ from PIL import Image
 
 from rdc_bench.data import load_dataset
 from rdc_bench.data.restricted_imagenet import CLASSES, GROUPS
-from rdc_bench.errors import UserError
+from rdc_bench.errors import Notice, UserError
 
 NAME = "restricted-imagenet"
 
@@ -96,12 +96,32 @@ def test_images_of_the_right_size_are_left_as_they_are(tmp_path: Path, rng: np.r
     assert torch.equal(loaded.pixels[0], torch.from_numpy(pixels.transpose(2, 0, 1)))
 
 
+@pytest.mark.filterwarnings("ignore::rdc_bench.errors.Notice")
 @pytest.mark.parametrize("mode", ["L", "CMYK"])
 def test_grey_and_printed_photographs_become_rgb(tmp_path: Path, mode: str) -> None:
     nine_folders(tmp_path)
     (tmp_path / "dog" / "1.png").unlink()
     draw(tmp_path / "dog" / "1.JPEG", 120, mode=mode)
-    assert load_dataset(NAME, n=1, data_dir=tmp_path).pixels.float().sub(120).abs().max() <= 3
+    data = load_dataset(NAME, n=1, data_dir=tmp_path)
+    assert data.image_shape == (3, 64, 64)
+    assert data.pixels.float().sub(120).abs().max() <= 3
+    assert data.changes == (() if mode == "L" else ("1 of 1 images: CMYK converted to RGB",))
+
+
+def test_16_bit_photographs_are_not_cut_off(tmp_path: Path) -> None:
+    nine_folders(tmp_path)
+    Image.fromarray(np.full((67, 99), 120 * 257, np.uint16)).save(tmp_path / "dog" / "1.png")
+    with pytest.warns(Notice, match="1 of 9 images: 16-bit grey rounded to 8 bits"):
+        assert (load_dataset(NAME, data_dir=tmp_path).pixels[0] == 120).all()
+
+
+@pytest.mark.parametrize("size", [(64, 65), (1, 1), (3, 200), (200, 63), (65, 64)])
+def test_photographs_of_any_size(tmp_path: Path, size: tuple[int, int]) -> None:
+    nine_folders(tmp_path)
+    draw(tmp_path / "dog" / "1.png", 120, size=size)
+    data = load_dataset(NAME, n=1, data_dir=tmp_path)
+    assert data.pixels.is_contiguous()
+    assert (data.pixels == 120).all()
 
 
 def test_a_truncated_photograph_is_named(tmp_path: Path) -> None:

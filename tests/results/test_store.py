@@ -52,3 +52,15 @@ def test_folders_that_are_not_ours_are_named(tmp_path):
     (tmp_path / "run.json").write_text("garbage")
     with pytest.raises(UserError, match="not a manifest"):
         RunFolder(tmp_path).manifest()
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 4, 5), (2, 1, 4, 5)], ids=str)
+def test_what_is_stored_does_not_depend_on_the_layout_in_memory(tmp_path, shape):
+    images = torch.rand(shape)
+    written = []
+    for given in (images, images.contiguous(memory_format=torch.channels_last), images.repeat(1, 1, 1, 2)[..., : shape[3]]):
+        folder = RunFolder(tmp_path / str(len(written)))
+        folder.write_shard("00", Shard([ROW], {"adversarial": given}))
+        assert torch.equal(folder.shard("00").images["adversarial"], images)
+        written.append((folder.path / "shards" / "00.safetensors").read_bytes())
+    assert len(set(written)) == 1

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from PIL import Image
 
 import rdc_bench
 from rdc_bench.cards import ModelCard, read_card
@@ -138,3 +139,28 @@ def test_a_teacher_must_be_a_denoiser(job):
         train_multihead(
             job("student"), teacher="nobody", start=None, log_mean=0.0, log_std=1.0, heads=2, loss_weight=0.02, progress=quiet
         )
+
+
+@pytest.mark.filterwarnings("ignore::rdc_bench.errors.Notice")
+def test_validation_images_have_the_channels_of_the_training_images(tmp_path):
+    """A folder whose training images are colour and grey, and whose validation images are grey alone."""
+    for split, modes in {"train": ("RGB", "L"), "validation": ("L", "L")}.items():
+        for name, level in (("bright", 200), ("dark", 50)):
+            (tmp_path / split / name).mkdir(parents=True)
+            for i, mode in enumerate(modes):
+                Image.new("L", (9, 8), level + i).convert(mode).save(tmp_path / split / name / f"{i}.png")
+    schedule = Schedule(images=16, batch_size=4)
+    job = Job("mine", "image-folder", schedule, tmp_path / "models", tmp_path / "checkpoints", data_dir=tmp_path)
+    path = train_baseline(
+        job,
+        method="standard",
+        threat=LpThreat("linf", 8 / 255),
+        eps=parse_eps("8/255"),
+        inner_steps=1,
+        beta=6.0,
+        network={"widths": [4, 8], "blocks": [1, 1]},
+        progress=quiet,
+    )
+    card = read_card(path, ModelCard)
+    assert card.image_shape == (3, 8, 9)
+    assert card.training.data.endswith("train (2 of 4 images: grey repeated in 3 channels)")
