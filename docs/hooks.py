@@ -232,7 +232,7 @@ def _schema(schema: type[BaseModel]) -> str:
 
 
 def _type(annotation: Any) -> str:
-    """A type as one would say it: choices by value, schemas as links to their tables."""
+    """A type as one would say it: choices by value, schemas by name."""
     name = getattr(annotation, "__name__", str(annotation))
     parts: tuple[Any, ...] = getattr(annotation, "__args__", ())
     if str(annotation).startswith("typing.Literal"):
@@ -243,9 +243,14 @@ def _type(annotation: Any) -> str:
         return f"`{name}`"
     if "Union" in type(annotation).__name__ or name in ("Union", "Optional"):
         return " or ".join(_type(part) for part in parts if part is not type(None))
-    if parts:
-        return f"{name} of {', '.join(_type(part) for part in parts if part is not Ellipsis)}"
-    return {"str": "text", "int": "integer", "float": "number", "bool": "true or false"}.get(name, name)
+    said = NAMES.get(name, name)
+    inside = dict.fromkeys(_type(part) for part in parts if part is not Ellipsis)
+    return f"{said} of {' to '.join(inside)}" if inside else said
+
+
+#: Types in the words of YAML.
+NAMES = {"str": "text", "int": "integer", "float": "number", "bool": "true or false", "tuple": "list", "dict": "mapping"}
+NAMES["Any"] = "any value"
 
 
 def _value(default: Any) -> str:
