@@ -51,7 +51,8 @@ def run(
         attacks: names; ``attack_options`` are passed to every attack that takes them.
         n: images, the first of the test split. repeats: fresh draws that judge each image of a randomised model.
         profile: ``quick``, ``standard`` or ``paper``. progress: called after every shard.
-        more: ``fixed_noise`` (attack each randomised model with its noise fixed as well), ``fresh``, ``engine`` (``local``, or
+        more: ``fixed_noise`` (attack each randomised model with its noise fixed as well), ``witness`` (False leaves out the
+            attacks that check the others), ``fresh``, ``engine`` (``local``, or
             ``ray`` for a cluster), ``device``, ``keep`` (``worst`` or ``all`` adversarial images), ``data_dir``,
             ``allow_download``.
     Raises: ``UserError`` for bad input, before anything is computed.

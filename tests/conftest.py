@@ -1,4 +1,7 @@
-"""Small models and attacks that the evaluation can be watched on."""
+"""Small models and attacks that the evaluation can be watched on, and data sets that a machine may lack."""
+
+import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -7,6 +10,7 @@ from torch import nn
 
 import rdc_bench
 from rdc_bench.attacks import ATTACKS
+from rdc_bench.data import fashion_mnist
 from rdc_bench.loading import MODELS
 from rdc_bench.randomness import normal, row_keys
 
@@ -15,6 +19,11 @@ SHAPE = (1, 28, 28)
 # Machines that run tests are often busy: slowness alone is no failure.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
+
+#: The data sets that lie outside of any cache. With HIDE_DATA in the environment, as if they were not there.
+REAL_CIFAR10 = Path(__file__).parents[2] / "shared" / "data" / "cifar10"
+if os.environ.get("HIDE_DATA"):
+    fashion_mnist.DEBIAN = REAL_CIFAR10 = Path(os.devnull, "hidden")
 
 
 class Toy(nn.Module):
@@ -38,6 +47,14 @@ class Toy(nn.Module):
 
 
 @pytest.fixture
+def real_cifar10():
+    """The folder of CIFAR-10's own images, where they are."""
+    if not REAL_CIFAR10.is_dir():
+        pytest.skip("the real CIFAR-10 images are not beside the repository (../shared/data/cifar10)")
+    return REAL_CIFAR10
+
+
+@pytest.fixture
 def registered():
     """Register models and attacks for one test: ``registered.model(name, factory)``, ``registered.attack(name, function)``."""
     before = dict(MODELS._entries), dict(ATTACKS._entries)
@@ -50,8 +67,8 @@ def registered():
             rdc_bench.model(name, dataset="fashion-mnist", image_shape=SHAPE, num_classes=10)(factory)
 
         @staticmethod
-        def attack(name, function, threats=("linf", "l2")):
-            rdc_bench.attack(name, threats=list(threats))(function)
+        def attack(name, function, threats=("linf", "l2"), gradient="black-box"):
+            rdc_bench.attack(name, threats=list(threats), gradient=gradient)(function)
 
     yield Registered
     MODELS._entries, ATTACKS._entries = before

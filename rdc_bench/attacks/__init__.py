@@ -155,6 +155,7 @@ ATTACKS: Registry[Attack] = Registry(
         "apgd-t": "rdc_bench.attacks.apgd:apgd_targeted",
         "lagrange": "rdc_bench.attacks.lagrange:lagrange",
         "transfer": "rdc_bench.attacks.transfer:transfer",
+        "nes": "rdc_bench.attacks.nes:nes",
         "fab": "rdc_bench.attacks.auto:fab",
         "fab-t": "rdc_bench.attacks.auto:fab_targeted",
         "square": "rdc_bench.attacks.auto:square",

@@ -18,38 +18,73 @@ from rdc_bench.attacks.gradient import look
 from rdc_bench.attacks.losses import margin
 from rdc_bench.attacks.options import Count, Loss
 from rdc_bench.errors import UserError
-from rdc_bench.threats import LpThreat
+from rdc_bench.threats import Threat
+
+#: What makes the images under each threat kind.
+MAKERS = {
+    "linf": "apgd",
+    "l2": "apgd",
+    "l1": "apgd-l1",
+    "stadv": "stadv",
+    "jpeg-linf": "jpeg",
+    "jpeg-l2": "jpeg",
+    "recolor": "recolor",
+    "elastic": "elastic",
+    "fog": "fog",
+    "patch": "patch",
+    "snow": "snow",
+    "gabor": "gabor",
+    "low-frequency": "low-frequency",
+    "perceptual": "ppgd",
+    "rotation-translation": "rotation-translation",
+}
 
 
-@attack("transfer", threats=["linf", "l2"], gradient="black-box", sources="sources")
+@attack("transfer", threats=list(MAKERS), gradient="black-box", sources="sources", neutral={"together": False})
 def transfer(
     model: nn.Module,
     x: Tensor,
     y: Tensor,
-    threat: LpThreat,
+    threat: Threat,
     *,
     generators: Sequence[torch.Generator],
     sources: str = "auto",
     steps: Count = 50,
     loss: Loss = "margin",
     eot: Count = 1,
+    together: bool = False,
 ) -> Tensor:
-    """Auto-PGD on every baseline of the dataset; of the images found, the one with the largest margin on the model itself.
+    """Images made on every baseline of the dataset; of those found, the one with the largest margin on the model itself.
 
-    The model is asked for logits only, and never is its own source. Network evaluations are counted on the model alone.
+    They are made by Auto-PGD under ℓ∞ and ℓ2, elsewhere by the threat's own attack. The model is asked for logits only, and
+    never is its own source. Network evaluations are counted on the model alone.
 
     Options:
         sources: names of models separated by commas, or auto for every baseline of the dataset that is here.
-        steps: of Auto-PGD, per source. loss: that Auto-PGD maximises.
+        steps: of the attack on the sources. loss: that it maximises, where it leaves the choice.
         eot: draws of the model's randomness averaged when it judges an image.
+        together: one image for all sources at once, on the mean of their log-probabilities (Liu et al. 2017, arXiv 1611.02770),
+            which the model need not be asked to choose from.
     """
-    apgd = ATTACKS.get(f"apgd-{loss}").function
+    makers = [source.to(x.device) for source in _sources(model, sources, x.shape[1:])]
+    if together:
+        return _made(_Mean(makers), x, y, threat, generators, steps, loss)
     best = Best(model, x)
     best.offer(x, *look(model, x, y, margin, eot), y)
-    for source in _sources(model, sources, x.shape[1:]):
-        points = apgd(_Beyond(source.to(x.device)), x, y, threat, generators=generators, steps=steps)
+    for source in makers:
+        points = _made(_Beyond(source), x, y, threat, generators, steps, loss)
         best.offer(points, *look(model, points, y, margin, eot), y)
     return best.points
+
+
+def _made(
+    source: nn.Module, x: Tensor, y: Tensor, threat: Threat, generators: Sequence[torch.Generator], steps: int, loss: str
+) -> Tensor:
+    """The most adversarial images for a source, (B, C, H, W)."""
+    maker = ATTACKS.get(f"apgd-{loss}" if MAKERS[threat.kind] == "apgd" else MAKERS[threat.kind])
+    options = {name: value for name, value in {"steps": steps, "loss": loss}.items() if name in maker.defaults}
+    made: Tensor = maker.function(source, x, y, threat, generators=generators, **options)
+    return made
 
 
 class _Beyond(nn.Module):
@@ -64,6 +99,19 @@ class _Beyond(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = self.source(x)
         return logits
+
+
+class _Mean(nn.Module):
+    """Several sources as one: the mean of their log-probabilities, attacked for the highest loss as well."""
+
+    stochastic = True
+
+    def __init__(self, sources: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.sources = nn.ModuleList(sources)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.stack([source(x).log_softmax(dim=1) for source in self.sources]).mean(dim=0)
 
 
 def _sources(model: nn.Module, names: str, shape: Sequence[int]) -> list[nn.Module]:

@@ -57,24 +57,22 @@ def command(
       rdc-bench diagnose dc-fashion-mnist --threat linf --eps 8/255 --n 32
       rdc-bench diagnose --plugin examples/masked_defense.py quantized-fashion-mnist
     """
-    from rdc_bench.diagnostics import diagnose
-    from rdc_bench.errors import UserError
-    from rdc_bench.reporting.diagnosis import pictures
-    from rdc_bench.reporting.show import show_diagnosis
-    from rdc_bench.results.diagnosis import folder_of, write_diagnosis
+    from rdc_bench.cli.progress import stages
 
-    check_device(device)
-    for option, folder in (("--results", results), ("--out", out)):
-        if folder is not None and folder.exists() and not folder.is_dir():
-            raise UserError(f"{option} {folder}: is a file, not a folder")
-    diagnosis = diagnose(
-        model,
-        device=device,
-        surrogates=surrogates or None,
-        progress=lambda sign: click.echo(f"checking: {sign.title}", err=True),
-        **options,
-    )
-    drawn = pictures(diagnosis)
+    with stages() as report:
+        from rdc_bench.diagnostics import diagnose
+        from rdc_bench.errors import UserError
+        from rdc_bench.reporting.diagnosis import pictures
+        from rdc_bench.reporting.show import show_diagnosis
+        from rdc_bench.results.diagnosis import folder_of, write_diagnosis
+
+        check_device(device)
+        for option, folder in (("--results", results), ("--out", out)):
+            if folder is not None and folder.exists() and not folder.is_dir():
+                raise UserError(f"{option} {folder}: is a file, not a folder")
+        diagnosis = diagnose(model, device=device, surrogates=surrogates or None, report=report, **options)
+        report("drawing")
+        drawn = pictures(diagnosis)
     for folder in dict.fromkeys([folder_of(results, diagnosis), out]):
         if folder is not None:
             for path in write_diagnosis(folder, diagnosis, drawn):

@@ -15,9 +15,12 @@ def command(ctx: click.Context, as_json: bool) -> None:
 
     Exit code 1 when the default run would fail.
     """
-    from rdc_bench.doctor import examine
+    from rdc_bench.cli.progress import stages
 
-    findings = examine()
+    with stages("examining this installation"):
+        from rdc_bench.doctor import examine
+
+        findings = examine()
     if as_json:
         print_json([finding._asdict() for finding in findings])
     else:

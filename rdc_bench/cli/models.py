@@ -60,10 +60,13 @@ def pull(reference: str, as_json: bool) -> None:
       rdc-bench models pull hf://owner/repo
       rdc-bench models pull hf://owner/repo@v1.0 --json
     """
-    from rdc_bench.hub.pull import pull
-    from rdc_bench.hub.reference import parse_reference
+    from rdc_bench.cli.progress import stage_with_bars
 
-    pulled = pull(parse_reference(reference))
+    with stage_with_bars(f"fetching {reference}"):
+        from rdc_bench.hub.pull import pull
+        from rdc_bench.hub.reference import parse_reference
+
+        pulled = pull(parse_reference(reference))
     files = {path.name: path.stat().st_size for path in pulled.files}
     if as_json:
         reference_ = {"reference": str(pulled.reference), "repository": pulled.reference.repo_id}
@@ -97,10 +100,13 @@ def push(name: str, reference: str, results: Path | None, private: bool, message
       rdc-bench models push rdc-fashion-mnist hf://owner/repo --results results/linf-table
       rdc-bench models push models/my-model.yaml hf://owner/repo --private --message "Longer training"
     """
-    from rdc_bench.hub.push import push
-    from rdc_bench.hub.reference import parse_reference
+    from rdc_bench.cli.progress import stage_with_bars
 
-    pushed = push(name, parse_reference(reference), results=results, private=private, message=message)
+    with stage_with_bars(f"publishing {name}"):
+        from rdc_bench.hub.push import push
+        from rdc_bench.hub.reference import parse_reference
+
+        pushed = push(name, parse_reference(reference), results=results, private=private, message=message)
     if as_json:
         commit = pushed.reference.revision
         print_json({"reference": str(pushed.reference), "commit": commit, "url": pushed.url, "files": pushed.files})
@@ -148,8 +154,12 @@ def convert(
       rdc-bench models convert student.pt student --architecture EDMPrecond --config student.yaml --dataset cifar10
       rdc-bench models convert resnet.pth my-resnet --like standard-fashion-mnist
     """
-    from rdc_bench.hub.convert import Label, Shape, convert
+    from rdc_bench.cli.progress import stages
 
-    shape = Shape(architecture=architecture, config_file=config_file, like=like)
-    label = Label(name=name or dest.resolve().name, dataset=dataset, license=license_, source=origin)
-    click.echo(convert(source, dest, shape, label))
+    with stages(f"converting {source}"):
+        from rdc_bench.hub.convert import Label, Shape, convert
+
+        shape = Shape(architecture=architecture, config_file=config_file, like=like)
+        label = Label(name=name or dest.resolve().name, dataset=dataset, license=license_, source=origin)
+        path = convert(source, dest, shape, label)
+    click.echo(path)

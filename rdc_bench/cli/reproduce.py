@@ -39,12 +39,13 @@ def command(
       rdc-bench reproduce survival-fashion-mnist --n 32 --out trial
     """
     from rdc_bench.cli.progress import run_progress
-    from rdc_bench.reporting.show import show_table
-    from rdc_bench.reproduction.reproduce import reproduce
-    from rdc_bench.reproduction.table import table
 
-    check_device(device)
     with run_progress() as progress:
+        from rdc_bench.reporting.show import show_table
+        from rdc_bench.reproduction.reproduce import reproduce
+        from rdc_bench.reproduction.table import table
+
+        check_device(device)
         done = reproduce(name, n=n, out=out, progress=progress, device=device, data_dir=data_dir, allow_download=download)
     if as_json:
         print_json(done.as_json())

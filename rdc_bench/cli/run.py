@@ -52,6 +52,12 @@ from rdc_bench.cli.options import (
     is_flag=True,
     help="Besides each randomised model, attack the same with its noise fixed, as a row of its own.",
 )
+@click.option(
+    "--witness/--no-witness",
+    default=True,
+    show_default=True,
+    help="Check what the profile's attacks leave standing by attacks that need no gradient of the model.",
+)
 @click.option("--fresh", is_flag=True, help="Start anew beside an earlier run of the same plan.")
 @click.option(
     "--keep", type=click.Choice(["worst", "all"]), default="worst", show_default=True, help="Adversarial images to store."

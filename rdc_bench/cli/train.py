@@ -1,7 +1,8 @@
-"""``rdc-bench train``."""
+"""``rdc-bench train``. An option that is wrong by itself is refused before data are looked for."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,23 @@ import click
 from rdc_bench.cli.options import check_device, data_dir_option, device_option, download_option
 
 if TYPE_CHECKING:
+    from rdc_bench.stages import Report
     from rdc_bench.training.runs import Job
+
+
+class Number(click.FloatRange):
+    """A number within a range, which a NaN is not, nor infinity."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The number, or click's error."""
+        number: float = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return number
+
+
+FOLDER = click.Path(path_type=Path, file_okay=False)
+CHANNELS = click.IntRange(1)
 
 
 @click.group("train")
@@ -48,12 +65,12 @@ def _shared(images: int, learning_rate: float, ema: float) -> Callable[[Callable
             "--images", default=images, show_default=True, type=click.IntRange(1), help="Training images seen in all."
         ),
         click.option("--batch-size", default=128, show_default=True, type=click.IntRange(1)),
-        click.option("--learning-rate", default=learning_rate, show_default=True, type=click.FloatRange(0, min_open=True)),
+        click.option("--learning-rate", default=learning_rate, show_default=True, type=Number(0, min_open=True)),
         click.option(
             "--ema",
             default=ema,
             show_default=True,
-            type=click.FloatRange(0, 1),
+            type=Number(0, 1, max_open=True),
             help="Decay of the weights' average; 1 / (1 − EMA) steps must be few against the training's. 0: no average.",
         ),
         click.option("--flip/--no-flip", default=False, show_default=True, help="Mirror half of the images."),
@@ -68,10 +85,8 @@ def _shared(images: int, learning_rate: float, ema: float) -> Callable[[Callable
             help="Of products and convolutions; bfloat16 is faster where the processor knows it, weights stay in float32.",
         ),
         click.option("--seed", default=0, show_default=True, type=int),
-        click.option(
-            "--out", type=click.Path(path_type=Path), default=Path("models"), show_default=True, help="For card and weights."
-        ),
-        click.option("--checkpoints", type=click.Path(path_type=Path), default=Path("checkpoints"), show_default=True),
+        click.option("--out", type=FOLDER, default=Path("models"), show_default=True, help="For card and weights."),
+        click.option("--checkpoints", type=FOLDER, default=Path("checkpoints"), show_default=True),
         click.option("--fresh", is_flag=True, help="Throw an earlier checkpoint away."),
         device_option,
         data_dir_option,
@@ -83,15 +98,21 @@ def _shared(images: int, learning_rate: float, ema: float) -> Callable[[Callable
 
 _noise = _with(
     [
-        click.option("--log-mean", default=0.2, show_default=True, help="Mean of ln σ."),
-        click.option("--log-std", default=0.9, show_default=True, help="Standard deviation of ln σ."),
+        click.option("--log-mean", default=0.2, show_default=True, type=Number(-10, 10), help="Mean of ln σ."),
+        click.option(
+            "--log-std",
+            default=0.9,
+            show_default=True,
+            type=Number(0, 10, min_open=True),
+            help="Standard deviation of ln σ.",
+        ),
     ]
 )
 _bayes = click.option(
     "--bayes-weight",
     default=0.0,
     show_default=True,
-    type=click.FloatRange(0),
+    type=Number(0),
     help="Weight of the cross-entropy of Bayes' rule, which trains the classifier besides the likelihood.",
 )
 _network = _with(
@@ -99,10 +120,16 @@ _network = _with(
         click.option(
             "--patch", default=2, show_default=True, type=click.IntRange(1), help="Pixels per side folded into channels."
         ),
-        click.option("--fine", default=32, show_default=True, help="Channels at 1/patch of the resolution."),
-        click.option("--coarse", default=96, show_default=True, help="Channels at half of that."),
-        click.option("--head", default=64, show_default=True, help="Channels of the class-specific path."),
-        click.option("--head-blocks", default=2, show_default=True, help="Residual blocks of the class-specific path."),
+        click.option("--fine", default=32, show_default=True, type=CHANNELS, help="Channels at 1/patch of the resolution."),
+        click.option("--coarse", default=96, show_default=True, type=CHANNELS, help="Channels at half of that."),
+        click.option("--head", default=64, show_default=True, type=CHANNELS, help="Channels of the class-specific path."),
+        click.option(
+            "--head-blocks",
+            default=2,
+            show_default=True,
+            type=click.IntRange(0),
+            help="Residual blocks of the class-specific path.",
+        ),
     ]
 )
 
@@ -111,7 +138,7 @@ _network = _with(
 @_shared(images=900_000, learning_rate=1e-3, ema=0.999)
 @_noise
 @click.option("--start", help="Card of an earlier denoiser to go on from; its shape is kept.")
-@click.option("--label-dropout", default=0.1, show_default=True, type=click.FloatRange(0, 1), help="Share of labels dropped.")
+@click.option("--label-dropout", default=0.1, show_default=True, type=Number(0, 1), help="Share of labels dropped.")
 @click.option(
     "--rivals", default=2, show_default=True, type=click.IntRange(1), help="Wrong classes per image, with --bayes-weight."
 )
@@ -146,14 +173,15 @@ def diffusion(
     **options: Any,
 ) -> None:
     """Train a class-conditional denoiser with the EDM loss."""
-    from rdc_bench.cli.progress import training_progress
-    from rdc_bench.threats import make_threat
-    from rdc_bench.training.runs import train_diffusion
+    from rdc_bench.cli.progress import stages
 
-    job = _job(options)
-    shift = float(make_threat("linf", bayes_eps, job.data("validation").image_shape)[1]) if bayes_eps else 0.0
     network = {"patch": patch, "fine": fine, "coarse": coarse, "head": head, "head_blocks": head_blocks}
-    with training_progress(job.name) as progress:
+    with stages() as report:
+        from rdc_bench.threats import make_threat
+        from rdc_bench.training.runs import train_diffusion
+
+        job = _job(options, report)
+        shift = 0.0 if bayes_eps is None else float(make_threat("linf", bayes_eps, job.image_shape)[1])
         path = train_diffusion(
             job,
             start=start,
@@ -165,7 +193,6 @@ def diffusion(
             bayes_eps=shift,
             shifted=bayes_shift,
             network=network,
-            progress=progress,
         )
     click.echo(path)
 
@@ -176,7 +203,13 @@ def diffusion(
 @click.option("--teacher", required=True, help="Card of the class-conditional denoiser to distil.")
 @click.option("--start", help="Card of an earlier student to go on from. Default: the teacher's weights.")
 @click.option("--heads", default=2, show_default=True, type=click.IntRange(1), help="Wrong classes per image and step.")
-@click.option("--loss-weight", default=0.02, show_default=True, help="Weight of matching the classes' diffusion losses.")
+@click.option(
+    "--loss-weight",
+    default=0.02,
+    show_default=True,
+    type=Number(0),
+    help="Weight of matching the classes' diffusion losses.",
+)
 @_bayes
 def multihead(
     log_mean: float,
@@ -189,13 +222,13 @@ def multihead(
     **options: Any,
 ) -> None:
     """Distil a class-conditional denoiser into a multi-head one."""
-    from rdc_bench.cli.progress import training_progress
-    from rdc_bench.training.runs import train_multihead
+    from rdc_bench.cli.progress import stages
 
-    job = _job(options)
-    with training_progress(job.name) as progress:
+    with stages() as report:
+        from rdc_bench.training.runs import train_multihead
+
         path = train_multihead(
-            job,
+            _job(options, report),
             teacher=teacher,
             start=start,
             log_mean=log_mean,
@@ -203,7 +236,6 @@ def multihead(
             heads=heads,
             loss_weight=loss_weight,
             bayes_weight=bayes_weight,
-            progress=progress,
         )
     click.echo(path)
 
@@ -214,19 +246,20 @@ def multihead(
 @click.option("--threat", default="linf", show_default=True, help="linf or l2 (adversarial training).")
 @click.option("--eps", help="Default: the threat's usual size.")
 @click.option("--inner-steps", default=3, show_default=True, type=click.IntRange(1), help="Steps of the attack in training.")
-@click.option("--beta", default=6.0, show_default=True, help="TRADES' trade-off.")
+@click.option("--beta", default=6.0, show_default=True, type=Number(0), help="TRADES' trade-off.")
 def baseline(method: Any, threat: str, eps: str | None, inner_steps: int, beta: float, **options: Any) -> None:
     """Train a baseline classifier: standard, PGD adversarial training or TRADES."""
-    from rdc_bench.cli.progress import training_progress
-    from rdc_bench.errors import UserError
-    from rdc_bench.threats import LpThreat, make_threat
-    from rdc_bench.training.runs import train_baseline
+    from rdc_bench.cli.progress import stages
 
-    job = _job(options)
-    inside, size = make_threat(threat, eps, job.data("validation").image_shape)
-    if not isinstance(inside, LpThreat):
-        raise UserError(f"adversarial training works under linf and l2, not {threat}")
-    with training_progress(job.name) as progress:
+    with stages() as report:
+        from rdc_bench.errors import UserError
+        from rdc_bench.threats import LpThreat, make_threat
+        from rdc_bench.training.runs import train_baseline
+
+        job = _job(options, report)
+        inside, size = make_threat(threat, eps, job.image_shape)
+        if not isinstance(inside, LpThreat):
+            raise UserError(f"adversarial training works under linf and l2, not {threat}")
         path = train_baseline(
             job,
             method=method,
@@ -235,16 +268,15 @@ def baseline(method: Any, threat: str, eps: str | None, inner_steps: int, beta: 
             inner_steps=inner_steps,
             beta=beta,
             network={},
-            progress=progress,
         )
     click.echo(path)
 
 
-def _job(options: dict[str, Any]) -> Job:
+def _job(options: dict[str, Any], report: Report) -> Job:
     from rdc_bench.training.loop import Schedule
     from rdc_bench.training.runs import Job
 
     check_device(options["device"])
     keys = ("images", "batch_size", "learning_rate", "ema", "flip", "shift", "precision", "seed")
     schedule = Schedule(**{key: options.pop(key) for key in keys})
-    return Job(schedule=schedule, allow_download=options.pop("download"), **options)
+    return Job(schedule=schedule, allow_download=options.pop("download"), report=report, **options)

@@ -26,10 +26,13 @@ def command(ctx: click.Context, /, run_dir: Path, device: str, data_dir: Path | 
     Example:
       rdc-bench verify results/fashion-mnist-linf-8_255-quick-n32-1a2b3c4d
     """
-    from rdc_bench.api import verify
+    from rdc_bench.cli.progress import stages
 
-    check_device(device)
-    found = verify(run_dir, device=device, data_dir=data_dir)
+    with stages() as report:
+        from rdc_bench.api import verify
+
+        check_device(device)
+        found = verify(run_dir, device=device, data_dir=data_dir, report=report)
     if as_json:
         print_json({"run": found.run, "ok": found.ok, "models": found.models})
     else:

@@ -10,7 +10,7 @@ from rdc_bench.data.cifar import CIFAR10, CIFAR100
 from rdc_bench.data.dataset import SPLITS, Dataset, DatasetInfo
 from rdc_bench.errors import Notice, UserError, unknown_name
 
-__all__ = ["DATASETS", "SPLITS", "Dataset", "DatasetInfo", "dataset_of_models", "list_datasets", "load_dataset"]
+__all__ = ["DATASETS", "SPLITS", "Dataset", "DatasetInfo", "dataset_info", "dataset_of_models", "list_datasets", "load_dataset"]
 
 DATASETS = {
     info.name: info
@@ -35,6 +35,15 @@ def dataset_of_models(name: str) -> str:
     return CIFAR10.name if name.startswith(f"{cifar10_c.NAME}:") else name
 
 
+def dataset_info(name: str) -> DatasetInfo:
+    """What is known of a dataset before it is read, or even here. Raises ``UserError`` for an unknown name."""
+    if name.startswith(f"{cifar10_c.NAME}:"):
+        return cifar10_c.variant(name)
+    if name not in DATASETS:
+        raise unknown_name("dataset", name, DATASETS, "`rdc-bench list datasets` shows them all.")
+    return DATASETS[name]
+
+
 def load_dataset(
     name: str,
     split: str = "test",
@@ -53,12 +62,7 @@ def load_dataset(
     Warns: ``Notice`` when the pixels are not those of the files.
     Raises: ``UserError`` for an unknown name or split, missing files, or ``n`` out of range.
     """
-    if name.startswith(f"{cifar10_c.NAME}:"):
-        info = cifar10_c.variant(name)
-    elif name in DATASETS:
-        info = DATASETS[name]
-    else:
-        raise unknown_name("dataset", name, DATASETS, "`rdc-bench list datasets` shows them all.")
+    info = dataset_info(name)
     if split not in SPLITS:
         raise unknown_name("split", split, SPLITS, f"Splits: {', '.join(SPLITS)}.")
     folder = Path(data_dir) if data_dir else None

@@ -32,6 +32,7 @@ from rdc_bench.evaluation.plan import plan_model
 from rdc_bench.loading import load_resolved
 from rdc_bench.precision import full_float32
 from rdc_bench.results.diagnosis import Check, Diagnosis
+from rdc_bench.stages import Report, unheard
 from rdc_bench.threats import LpThreat, make_threat
 
 #: With fewer images, no exact test at the 5 % level could find anything.
@@ -71,7 +72,7 @@ def diagnose(
     device: str = "cpu",
     data_dir: str | Path | None = None,
     surrogates: Sequence[str] | None = None,
-    progress: Callable[[Sign], None] = lambda sign: None,
+    report: Report = unheard,
 ) -> Diagnosis:
     """Look for signs of masked gradients in a model.
 
@@ -79,7 +80,7 @@ def diagnose(
         name: see :func:`rdc_bench.load_model`. threat: ``linf`` or ``l2``; eps: its size, by default the threat's usual one.
         n: the first images of the test split, of which those are used that the model classifies correctly.
         surrogates: models to transfer from; by default all baselines of the dataset that can be run here.
-        progress: called before each check.
+        report: is told what is being done.
     Raises: ``UserError`` for bad input, and for a model that is right on too few images.
     """
     began = time.monotonic()
@@ -93,18 +94,22 @@ def diagnose(
     if surrogates is None:
         surrogates = [baseline for baseline in baselines(card.dataset) if baseline != card.name]
     others = {planned.card.name: planned for planned in map(plan_model, surrogates)}
+    report(f"reading {card.dataset} (test)")
     dataset = load_dataset(card.dataset, "test", n, data_dir=data_dir, channels=card.image_shape[0])
     for model in (planned, *others.values()):
         check_dataset(model.card, dataset.name, dataset.image_shape, dataset.classes)
+    report(f"loading {', '.join([card.name, *others])}")
     loaded = load_resolved(planned.found).to(device)
+    rivals = {name: load_resolved(other.found).to(device) for name, other in others.items()}
+    report(f"classifying {n} images")
     x, y = dataset.images.to(device), dataset.labels.to(device)
-    subject = make_subject(loaded, x, y, ball, seed, {name: load_resolved(o.found).to(device) for name, o in others.items()})
+    subject = make_subject(loaded, x, y, ball, seed, rivals)
     if len(subject) < LEAST_IMAGES:
         raise UserError(
             f"model {card.name!r} classifies {len(subject)} of {n} images correctly; "
             f"at least {LEAST_IMAGES} are needed, so raise --n"
         )
-    checks = examine(subject, progress)
+    checks = examine(subject, report)
     return Diagnosis(
         model=card.name,
         settings=planned.settings,
@@ -126,11 +131,11 @@ def diagnose(
     )
 
 
-def examine(subject: Subject, progress: Callable[[Sign], None] = lambda sign: None) -> list[Check]:
+def examine(subject: Subject, report: Report = unheard) -> list[Check]:
     """Look for every sign, in the order of :data:`SIGNS`."""
     checks = []
-    for sign in SIGNS:
-        progress(sign)
+    for done, sign in enumerate(SIGNS):
+        report(f"checking that {sign.title}", done, len(SIGNS))
         found = sign.examine(subject)._asdict()
         checks.append(Check(name=sign.name, title=sign.title, source=sign.source, **found))
     return checks

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from rdc_bench.evaluation.watch import Seen
 from rdc_bench.global_generators import model_apart
 from rdc_bench.randomness import Key, draws_for, seed_of
 from rdc_bench.threats import Threat
@@ -32,6 +33,15 @@ class Verdict(NamedTuple):
 
 
 OK = Verdict("ok")
+
+
+def followed(seen: Seen) -> Verdict:
+    """Whether an attack that differentiates the model, and did not break an image, has attacked it at all."""
+    if seen.gradients == "never":
+        return Verdict("failed", "every gradient that came back was zero or not finite, so there was nothing to follow")
+    if seen.gradients is None:
+        return Verdict("failed", "the attack took no gradient here; declare it with gradient='black-box' if it needs none")
+    return OK
 
 
 def check(threat: Threat, x: Tensor, candidate: object) -> list[Verdict]:

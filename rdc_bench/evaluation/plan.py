@@ -21,10 +21,19 @@ from rdc_bench.data import DATASETS, Dataset, dataset_of_models, load_dataset
 from rdc_bench.defenses.fixed_noise import fixed_noise
 from rdc_bench.eps import Eps
 from rdc_bench.errors import UserError
-from rdc_bench.evaluation.profiles import DEFAULT_DATASET, DEFAULT_MODELS, Profile, attacks_under, default_attacks, profile
+from rdc_bench.evaluation.profiles import (
+    DEFAULT_DATASET,
+    DEFAULT_MODELS,
+    Profile,
+    attacks_under,
+    default_attacks,
+    profile,
+    witnesses,
+)
 from rdc_bench.loading import Resolved, classifies, load_resolved, resolve
 from rdc_bench.model_registry import MODELS
 from rdc_bench.parts import weight_files
+from rdc_bench.results.schema import AttackEntry
 from rdc_bench.threats import Threat, make_threat, members
 
 #: Raised when the meaning of stored results changes, so that older ones are not taken up again.
@@ -54,6 +63,7 @@ class RunConfig(BaseModel):
     data_dir: Path | None = None
     allow_download: bool = False
     fixed_noise: bool = False
+    witness: bool = True
 
 
 @dataclass(frozen=True)
@@ -100,12 +110,17 @@ class PlannedModel:
 
 @dataclass(frozen=True)
 class PlannedAttack:
-    """An attack with all its options, and the models that it transfers images from."""
+    """An attack with all its options, and the models that it transfers images from.
+
+    ``witness``: it is shown images that all other attacks left standing; ``if_doubted``: and only where there is reason to.
+    """
 
     attack: Attack
     options: dict[str, Any]
     origin: str
     sources: tuple[PlannedModel, ...] = ()
+    witness: bool = False
+    if_doubted: bool = False
 
     @property
     def label(self) -> str:
@@ -120,7 +135,16 @@ class PlannedAttack:
             self.attack.in_force(self.options),
             *([self.origin] if ":" in (self.attack.needs or self.label) else []),
             *(source.identity for source in self.sources),
+            *(["witness", self.if_doubted] if self.witness else []),
         ]
+
+    @property
+    def entry(self) -> AttackEntry:
+        """What the manifest says of it."""
+        a = self.attack
+        return AttackEntry(
+            name=a.name, label=self.label, origin=self.origin, gradient=a.gradient, options=self.options, witness=self.witness
+        )
 
 
 @dataclass(frozen=True)
@@ -262,7 +286,10 @@ class _Aim(NamedTuple):
 
 def _aimed(config: RunConfig, prepared: _Prepared) -> _Aim:
     threat, eps = make_threat(config.threat, config.eps, prepared.image_shape)
-    return _Aim(config, threat, eps, _attacks(config, threat, prepared))
+    attacks = _attacks(config, threat, prepared)
+    if config.witness and not config.attacks:
+        attacks += _witnesses(config.profile, threat, prepared.dataset)
+    return _Aim(config, threat, eps, attacks)
 
 
 def _planned(aim: _Aim, prepared: _Prepared, dataset: Dataset) -> Plan:
@@ -376,6 +403,18 @@ def _attacks(config: RunConfig, threat: Threat, prepared: _Prepared) -> list[Pla
         planned.append(_with_sources(PlannedAttack(attack, settled, origin), prepared.dataset))
     if unused:
         _refuse(planned[0], unused)
+    return planned
+
+
+def _witnesses(profile_name: str, threat: Threat, dataset: str) -> list[PlannedAttack]:
+    """The witnesses of a profile. Where no baseline is here to make images on, those that search wait for no reason to."""
+    able = [(witness, ATTACKS.get(witness.attack)) for witness in witnesses(profile_name, threat.kind)]
+    here = [(w, attack) for w, attack in able if not attack.sources or baselines(dataset_of_models(dataset))]
+    planned = []
+    for witness, attack in here:
+        origin = ATTACKS.entry(attack.needs or attack.name).origin
+        made = _with_sources(PlannedAttack(attack, attack.options(witness.options), origin), dataset)
+        planned.append(replace(made, witness=True, if_doubted=witness.if_doubted and len(here) == len(able)))
     return planned
 
 

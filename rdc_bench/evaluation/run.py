@@ -10,7 +10,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -25,11 +25,12 @@ import rdc_bench
 from rdc_bench.attacks.gradient import gradient_kind
 from rdc_bench.errors import UserError
 from rdc_bench.evaluation.engines import Engine, find_engine
-from rdc_bench.evaluation.execute import Executor, Job, Span, Task
-from rdc_bench.evaluation.plan import Plan, PlannedModel, RunConfig, make_plan
+from rdc_bench.evaluation.execute import Executor, Given, Job, Span, Task
+from rdc_bench.evaluation.plan import Plan, PlannedAttack, PlannedModel, RunConfig, make_plan
+from rdc_bench.evaluation.witness import chosen
 from rdc_bench.global_generators import preserved
 from rdc_bench.results.diagnosis import masked
-from rdc_bench.results.schema import CLEAN, AttackEntry, Failure, Manifest, ModelEntry, RunStatus
+from rdc_bench.results.schema import CLEAN, Failure, Manifest, ModelEntry, RunStatus
 from rdc_bench.results.store import RunFolder, Shard
 from rdc_bench.results.summary import SENSES, ModelSummary, summarize
 
@@ -63,8 +64,8 @@ class RunResult:
 
     @property
     def complete(self) -> bool:
-        """Whether every attack gave a verdict on every image."""
-        return self.manifest.status == "complete"
+        """Whether every attack gave a verdict on every image, and nothing speaks against the gradients that it followed."""
+        return self.manifest.status == "complete" and not any(summary.doubts for summary in self.models)
 
     def summary(self) -> pd.DataFrame:
         """One row per model: rates as fractions with Wilson bounds, undecided images, cost."""
@@ -109,6 +110,7 @@ def run(config: RunConfig, progress: Progress = lambda step: None) -> RunResult:
 
     Raises: ``UserError`` for bad input, before anything is computed; ``KeyboardInterrupt`` after saving what was done.
     """
+    find_engine(config.engine)  # which may be unknown or not installed: before data are looked for
     return carry_out(make_plan(config), progress)
 
 
@@ -188,10 +190,7 @@ def _manifest(plan: Plan) -> Manifest:
         seed=config.seed,
         repeats=plan.repeats,
         models=[],
-        attacks=[
-            AttackEntry(name=a.attack.name, label=a.label, origin=a.origin, gradient=a.attack.gradient, options=a.options)
-            for a in plan.attacks
-        ],
+        attacks=[a.entry for a in plan.attacks],
         versions={
             "rdc_bench": rdc_bench.__version__,
             "python": platform.python_version(),
@@ -223,7 +222,7 @@ def _execute(plan: Plan, engine: Engine, folder: RunFolder, progress: Progress) 
     """Do every shard that is not on disk yet."""
     entries: list[ModelEntry] = []
     tally = _Tally(plan, progress)
-    finished = engine(_pending(plan, folder, entries, tally), tally.clean)
+    finished = engine(_pending(plan, folder, entries, tally), tally)
     with contextlib.closing(finished):  # an engine lets go of what is under way, at once
         for job, shard in finished:
             folder.write_shard(job.name, shard)
@@ -249,29 +248,56 @@ def _pending(plan: Plan, folder: RunFolder, entries: list[ModelEntry], tally: _T
 
 
 class _Tally:
-    """What is known of the shards that are done: clean predictions, and counts for the progress."""
+    """What is known of the shards that are done: what others build on, and counts for the progress."""
 
     def __init__(self, plan: Plan, progress: Progress) -> None:
-        self.clean: dict[Span, Tensor] = {}
         self._plan = plan
         self._progress = progress
         self._done = 0
+        self._clean: dict[Span, Tensor] = {}
+        self._rows: dict[int, list[dict]] = defaultdict(list)  # by model, as the next two
+        self._finished: Counter[int] = Counter()  # images × attacks, the clean evaluation and witnesses left out
+        self._chosen: dict[tuple[int, int], set[int]] = {}  # by model and witness
         self._robust: Counter[tuple[int, int]] = Counter()  # by model and attack, as the next
         self._judged: Counter[tuple[int, int]] = Counter()
 
     def add(self, job: Job, shard: Shard) -> None:
         images = job.stop - job.start
+        self._rows[job.model] += shard.rows
         if job.attack == 0:
             values = torch.tensor([row["clean_prediction"] for row in shard.rows])
-            self.clean[job.span] = values.unflatten(0, (images, -1))
+            self._clean[job.span] = values.unflatten(0, (images, -1))
+        elif not self._planned(job).witness:
+            self._finished[job.model] += images
         place = job.model, job.attack
-        self._robust[place] += images - _wrong(shard)
-        self._judged[place] += images
+        judged = len({row["index"] for row in shard.rows})
+        self._robust[place] += judged - _wrong(shard)
+        self._judged[place] += judged
         self._done += images
         plan = self._plan
-        label = plan.attacks[job.attack - 1].label if job.attack else CLEAN
+        label = self._planned(job).label if job.attack else CLEAN
         counts = self._robust[place], self._judged[place]
         self._progress(Step(self._done, work(plan), plan.config.threat, plan.models[job.model].name, label, *counts))
+
+    def given(self, job: Job) -> Given | None:
+        """See :class:`rdc_bench.evaluation.engines.Known`."""
+        if job.attack == 0:
+            return Given()
+        clean = self._clean.get(job.span)
+        if clean is None or not self._planned(job).witness:
+            return None if clean is None else Given(clean)
+        ordinary = sum(not planned.witness for planned in self._plan.attacks)
+        if self._finished[job.model] < ordinary * len(self._plan.dataset):
+            return None
+        place = job.model, job.attack
+        if place not in self._chosen:
+            entries = [planned.entry for planned in self._plan.attacks if not planned.witness]
+            ours = [row for row in self._rows[job.model] if row["attack"] in {CLEAN, *(entry.label for entry in entries)}]
+            self._chosen[place] = chosen(pd.DataFrame(ours), entries, self._planned(job), self._plan.config.seed)
+        return Given(clean, torch.tensor([index in self._chosen[place] for index in range(job.start, job.stop)]))
+
+    def _planned(self, job: Job) -> PlannedAttack:
+        return self._plan.attacks[job.attack - 1]
 
 
 def work(plan: Plan) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from rdc_bench.evaluation.engines import find_engine
 from rdc_bench.evaluation.plan import RunConfig, Skipped, make_plan_set
 from rdc_bench.evaluation.run import Progress, RunResult, Step, carry_out, work
 from rdc_bench.results.across import SideBySide, StoredRun, side_by_side
@@ -68,6 +69,7 @@ def run_set(config: RunConfig, progress: Progress = lambda step: None) -> RunSet
 
     Raises: ``UserError`` for bad input, before anything is computed; ``KeyboardInterrupt`` after saving what was done.
     """
+    find_engine(config.engine)  # which may be unknown or not installed: before data are looked for
     planned = make_plan_set(config)
     total = sum(work(plan) for plan in planned.plans)
     runs: list[RunResult] = []

@@ -19,6 +19,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+#: Of every normalisation.
+GROUPS = 8
+
 
 class NoiseEmbedding(nn.Module):
     """Sinusoidal embedding of the noise label ``c_noise``, then a two-layer perceptron. Maps (B,) to (B, channels)."""
@@ -46,7 +49,11 @@ class SelfAttention(nn.Module):
     def __init__(self, channels: int, head_channels: int = 32) -> None:
         super().__init__()
         self.heads = max(1, channels // head_channels)
-        self.norm = nn.GroupNorm(8, channels)
+        if channels % self.heads:
+            raise ValueError(
+                f"{channels} channels cannot be shared by {self.heads} heads of attention; take a multiple of {head_channels}"
+            )
+        self.norm = nn.GroupNorm(GROUPS, channels)
         self.qkv = nn.Conv2d(channels, 3 * channels, 1)
         self.out = _zeroed(nn.Conv2d(channels, channels, 1))
 
@@ -66,10 +73,10 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, channels: int, embedding_channels: int, attention: bool = False) -> None:
         super().__init__()
-        self.norm1 = nn.GroupNorm(8, channels)
+        self.norm1 = nn.GroupNorm(GROUPS, channels)
         self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
         self.affine = nn.Linear(embedding_channels, 2 * channels)
-        self.norm2 = nn.GroupNorm(8, channels)
+        self.norm2 = nn.GroupNorm(GROUPS, channels)
         self.conv2 = _zeroed(nn.Conv2d(channels, channels, 3, padding=1))
         self.attention = SelfAttention(channels) if attention else nn.Identity()
 
@@ -103,7 +110,7 @@ class Trunk(nn.Module):
         self.coarse_encoder = nn.ModuleList(ResidualBlock(coarse, embedding, attention=i % 2 == 1) for i in range(blocks[1]))
         self.up = nn.Conv2d(coarse, 4 * fine, 1)
         self.fine_decoder = nn.ModuleList(ResidualBlock(fine, embedding) for _ in range(blocks[0]))
-        self.detail_norm = nn.GroupNorm(8, fine)
+        self.detail_norm = nn.GroupNorm(GROUPS, fine)
         self.detail = _zeroed(nn.Conv2d(fine, out_channels * patch**2, 3, padding=1))
 
     def forward(self, x: Tensor, embedding: Tensor) -> tuple[Tensor, Tensor]:
@@ -129,7 +136,7 @@ class Head(nn.Module):
         self.pixels = 2 * patch
         self.narrow = nn.Conv2d(coarse, channels, 1)
         self.blocks = nn.ModuleList(ResidualBlock(channels, embedding, attention=i == 0) for i in range(blocks))
-        self.norm = nn.GroupNorm(8, channels)
+        self.norm = nn.GroupNorm(GROUPS, channels)
         self.out = _zeroed(nn.Conv2d(channels, out_channels * self.pixels**2, 1))
 
     def forward(self, coarse: Tensor, embedding: Tensor) -> Tensor:
@@ -173,6 +180,9 @@ class MultiHeadUNet(nn.Module):
         super().__init__()
         if img_resolution % (2 * patch):
             raise ValueError(f"img_resolution {img_resolution} is not divisible by 2 * patch = {2 * patch}")
+        for name, channels in {"fine": fine, "coarse": coarse, "head": head}.items():
+            if channels < GROUPS or channels % GROUPS:
+                raise ValueError(f"{name} = {channels}: channels are normalised in {GROUPS} groups, so take a multiple of it")
         self.label_dim = label_dim
         self.class_in_trunk = class_in_trunk
         self.noise_embedding = NoiseEmbedding(embedding)

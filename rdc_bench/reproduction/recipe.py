@@ -41,6 +41,7 @@ class Recipe(Strict):
     Attributes:
         name: of the recipe and of its folder. title: a line for the head of the table. question: what it answers.
         n, repeats: images and judging draws; ``n`` may be overruled. variants: by the name they get.
+        witness: whether the profile's witnesses are called, too, in steps that name no attacks.
     """
 
     name: Name
@@ -53,6 +54,7 @@ class Recipe(Strict):
     n: Annotated[int, Field(ge=1)]
     repeats: Annotated[int, Field(ge=1)]
     seed: int = 0
+    witness: bool = True
     variants: dict[Name, Variant] = Field(default_factory=dict)
     steps: Annotated[tuple[Step, ...], Field(min_length=1)]
 

@@ -77,6 +77,7 @@ def reproduce(
             repeats=recipe.repeats,
             seed=recipe.seed,
             profile=recipe.profile,
+            witness=recipe.witness,
             out=folder,
             progress=progress,
             **more,

@@ -22,7 +22,7 @@ import pandas as pd
 
 from rdc_bench.results.schema import CLEAN, Manifest
 from rdc_bench.results.statistics import Rate
-from rdc_bench.results.summary import Survival, rates, survival, unattacked
+from rdc_bench.results.summary import Survival, rates, spread, survival, unattacked
 
 
 class SecurityCurve(NamedTuple):
@@ -41,9 +41,16 @@ def security_curves(manifest: Manifest, records: pd.DataFrame) -> list[SecurityC
 
 def _curve(model: str, manifest: Manifest, records: pd.DataFrame) -> SecurityCurve:
     clean = unattacked(records[records["attack"] == CLEAN])
-    rows = [records[records["attack"] == attack.label] for attack in manifest.attacks]
-    survivals = [survival(of_attack) for of_attack in rows]
-    distances = [of_attack.groupby("index")["distance"].first().to_numpy() for of_attack in rows]
+    images = np.sort(records["index"].unique())
+    survivals, distances = [], []
+    for attack in manifest.attacks:
+        rows = records[records["attack"] == attack.label]
+        if attack.witness and rows.empty:
+            continue
+        survivals.append(
+            spread(survival(rows), rows, records[records["attack"] == CLEAN]) if attack.witness else survival(rows)
+        )
+        distances.append(rows.groupby("index")["distance"].first().reindex(images).to_numpy())
 
     breaks = [d[s.decided & (s.avg < clean.avg)] for s, d in zip(survivals, distances, strict=True)]
     eps = np.unique(np.concatenate([[0.0], *breaks, [manifest.eps_value]]))

@@ -28,6 +28,10 @@ RECORDS = pa.schema(
         ("nfe", pa.float64()),  # network evaluations spent attacking (clean: classifying) the image, forward + backward
         ("nfe_backward", pa.float64()),
         ("seconds", pa.float64()),
+        # What was seen while the image was attacked with gradients; null elsewhere, and in runs from before these columns.
+        ("gradients", pa.string()),  # ok | partly | never: whether they were finite and not zero
+        ("slope_error", pa.float64()),  # how far the gradient misjudges the margin along the path, in [0, 1]; of a sample
+        ("rose", pa.bool_()),  # whether the margin was ever higher than at the first look
     ]
 )
 
@@ -106,7 +110,10 @@ class ModelEntry(BaseModel):
 
 
 class AttackEntry(BaseModel):
-    """One attack with every option, defaults included."""
+    """One attack with every option, defaults included.
+
+    ``witness``: it was shown images that all other attacks had left standing, to find out whether gradients misled those.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
@@ -115,6 +122,7 @@ class AttackEntry(BaseModel):
     origin: str
     gradient: str
     options: dict[str, Any]
+    witness: bool = False
 
 
 class Failure(BaseModel):

@@ -5,34 +5,52 @@ clean and on the adversarial image, the mean over the repeats (``avg``), in all 
 them (``majority``: the accuracy of a defender who classifies by the vote of as many draws). *Robust accuracy*: over the union
 of the attacks, worst case per image. An image with an attack that failed, and that no other attack broke in every sense of
 the column, is *undecided*: the value counts it as broken and the upper bound as robust.
+
+A *witness* is shown some of the images that the other attacks left standing. Its own figures are over those; over the union, an
+image that it was not shown, or that it failed on, counts as the others left it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from rdc_bench.results.schema import CLEAN, Manifest
+from rdc_bench.results.schema import CLEAN, AttackEntry, Manifest
 from rdc_bench.results.statistics import Rate, wilson
+from rdc_bench.results.trust import Witnessed, doubts, witnessed
 
 #: What the repeats of an image are taken together as.
 SENSES = ("avg", "majority", "worst")
 
 
 class AttackSummary(NamedTuple):
-    """One attack on one model. ``status``: the worst status of any image."""
+    """One attack on one model. ``status``: the worst status of any image. ``witnessed``: of a witness, whose rates are over the
+    images shown to it.
+    """
 
     avg: Rate
     majority: Rate
     worst: Rate
     status: str
     failed: int
+    witnessed: Witnessed | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """The object that ``run --json`` prints for an attack."""
+        shown = {"witness": self.witnessed._asdict()} if self.witnessed else {}
+        return {**_in_every_sense(self), "status": self.status, "failed": self.failed, **shown}
 
 
 class ModelSummary(NamedTuple):
-    """One model of a run. ``robust_images``: per image, in index order, whether it is robust in the worst case."""
+    """One model of a run.
+
+    Attributes:
+        robust_images: per image, in index order, whether it is robust in the worst case.
+        doubts: what speaks against the gradients that the attacks followed; if anything does, robust figures are upper bounds.
+    """
 
     model: str
     title: str
@@ -47,6 +65,7 @@ class ModelSummary(NamedTuple):
     nfe_per_image: float
     seconds_per_image: float
     robust_images: np.ndarray
+    doubts: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """The object that ``run --json`` and ``report --json`` print for a model."""
@@ -57,9 +76,9 @@ class ModelSummary(NamedTuple):
             "status": self.status,
             "clean": self.clean.as_json(),
             "robust": {**_in_every_sense(self), "undecided": self.undecided},
-            "attacks": {
-                name: {**_in_every_sense(a), "status": a.status, "failed": a.failed} for name, a in self.attacks.items()
-            },
+            "attacks": {name: attack.as_json() for name, attack in self.attacks.items()},
+            "upper_bound": bool(self.doubts),
+            "doubts": list(self.doubts),
             "nfe_per_image": self.nfe_per_image,
             "seconds_per_image": self.seconds_per_image,
         }
@@ -68,8 +87,7 @@ class ModelSummary(NamedTuple):
 def summarize(manifest: Manifest, records: pd.DataFrame) -> list[ModelSummary]:
     """One summary per model, in the manifest's order."""
     return [
-        _model(entry.name, entry.card, records[records["model"] == entry.name], [a.label for a in manifest.attacks])
-        for entry in manifest.models
+        _model(entry.name, entry.card, records[records["model"] == entry.name], manifest.attacks) for entry in manifest.models
     ]
 
 
@@ -90,24 +108,27 @@ class Survival(NamedTuple):
         return ~np.isnan(self.worst)
 
 
-def _model(name: str, card: dict[str, Any], records: pd.DataFrame, labels: list[str]) -> ModelSummary:
+def _model(name: str, card: dict[str, Any], records: pd.DataFrame, entries: Sequence[AttackEntry]) -> ModelSummary:
     clean = records[records["attack"] == CLEAN]
     n = clean["index"].nunique()
     survivals: list[Survival] = []
     attacks: dict[str, AttackSummary] = {}
-    for label in labels:
-        rows = records[records["attack"] == label]
-        survivals.append(survival(rows))
+    for entry in entries:
+        rows = records[records["attack"] == entry.label]
+        if entry.witness and rows.empty:  # there was nothing to show it, or no reason to
+            continue
+        own = survival(rows)
         bad = [status for status in ("failed", "invalid") if (rows["status"] == status).any()]
-        failed = int((~survivals[-1].decided).sum())
-        attacks[label] = AttackSummary(*rates(survivals[-1:]), bad[0] if bad else "ok", failed)
+        seen = witnessed(records, entries, entry) if entry.witness else None
+        attacks[entry.label] = AttackSummary(*rates([own]), bad[0] if bad else "ok", int((~own.decided).sum()), seen)
+        survivals.append(spread(own, rows, clean) if entry.witness else own)
     avg, majority, worst = rates(survivals)
     unbroken, decided = _union([s.worst for s in survivals]) == 1.0, _all_decided(survivals)
     return ModelSummary(
         model=name,
         title=str(card.get("title", name)),
         role=str(card.get("role", "defense")),
-        status="incomplete" if any(a.failed for a in attacks.values()) else "ok",
+        status="incomplete" if any(a.failed and not a.witnessed for a in attacks.values()) else "ok",
         clean=wilson(float((clean["clean_prediction"] == clean["label"]).mean()), n),
         avg=avg,
         majority=majority,
@@ -117,7 +138,20 @@ def _model(name: str, card: dict[str, Any], records: pd.DataFrame, labels: list[
         nfe_per_image=float(clean["nfe"].mean()),
         seconds_per_image=float(clean["seconds"].mean()),
         robust_images=unbroken & decided,
+        doubts=doubts(records, entries),
     )
+
+
+def spread(own: Survival, rows: pd.DataFrame, clean: pd.DataFrame) -> Survival:
+    """What a witness left of all images of a run: those it has no verdict on are as they were before any attack.
+
+    Args: own: of the images shown to it. rows: its rows. clean: those of the clean images.
+    """
+    everyone = unattacked(clean)
+    places = np.searchsorted(np.sort(clean["index"].unique()), np.sort(rows["index"].unique()))
+    for share, of_shown in zip(everyone, own, strict=True):
+        share[places] = np.where(own.decided, of_shown, share[places])
+    return everyone
 
 
 def unattacked(clean: pd.DataFrame) -> Survival:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -17,21 +18,22 @@ import yaml
 from torch import nn
 
 from rdc_bench.cards import ClassifierSpec, DenoiserSpec, ModelCard, Training, Weights, check_card_name, file_sha256
-from rdc_bench.data import Dataset, load_dataset
+from rdc_bench.data import Dataset, dataset_info, load_dataset
+from rdc_bench.data.images import Shape, describe
 from rdc_bench.defenses import DiffusionClassifier
 from rdc_bench.diffusion import EDMPrecond
 from rdc_bench.eps import Eps
-from rdc_bench.errors import UserError
+from rdc_bench.errors import UserError, first_line
 from rdc_bench.evaluation.judge import predictions
 from rdc_bench.files import write_atomically
 from rdc_bench.loading import load_denoiser
 from rdc_bench.networks import MultiHeadUNet, network_class
+from rdc_bench.stages import Report, unheard
 from rdc_bench.threats import LpThreat
 from rdc_bench.training.adversarial import InnerAttack, pgd_loss, standard_loss, trades_loss
 from rdc_bench.training.diffusion import Shifted, multihead_loss, teacher_loss
 from rdc_bench.training.loop import Loss, Schedule, Trained, fit
 
-Progress = Callable[[int, int, float], None]
 M = TypeVar("M", bound=nn.Module)
 
 #: Validation images that a trained model is measured on, and the noise levels of a denoiser's classifier.
@@ -41,11 +43,12 @@ VALIDATION_LEVELS = 16
 
 @dataclass(frozen=True)
 class Job:
-    """What all training runs share.
+    """What all training runs share. What is wrong by itself raises ``UserError`` here, before data are looked for.
 
     Attributes:
         name: of the card and the weights. dataset: its name. schedule: see :class:`~rdc_bench.training.loop.Schedule`.
         out: folder for card and weights. checkpoints: folder for checkpoints. fresh: throw an earlier checkpoint away.
+        report: is told what the run is doing.
     """
 
     name: str
@@ -58,16 +61,41 @@ class Job:
     data_dir: Path | None = None
     allow_download: bool = False
     license: str = "MIT"
+    report: Report = unheard
 
     def __post_init__(self) -> None:
         check_card_name(self.name)
+        shape = dataset_info(self.dataset).shape
+        if shape and self.schedule.shift >= min(shape[1:]):
+            raise UserError(f"shift = {self.schedule.shift}: the images of {self.dataset} have {min(shape[1:])} pixels a side")
+
+    @cached_property
+    def image_shape(self) -> Shape:
+        """Channels, height and width of the images: known of most datasets before they are read."""
+        return dataset_info(self.dataset).shape or self.data("train").image_shape
+
+    @cached_property
+    def num_classes(self) -> int:
+        """Number of classes, known as the shape is."""
+        return len(dataset_info(self.dataset).classes or self.data("train").classes)
+
+    def check_wrong_classes(self, option: str, number: int) -> None:
+        """Raise ``UserError`` for more wrong classes per image than there are."""
+        if number >= self.num_classes:
+            raise UserError(f"{option} = {number}: of {self.num_classes} classes, {self.num_classes - 1} are wrong")
 
     def data(self, split: str, channels: int | None = None) -> Dataset:
         """A split of the job's dataset; ``channels``: see :func:`rdc_bench.data.load_dataset`."""
+        self.report(f"reading {self.dataset} ({split})")
         return load_dataset(self.dataset, split, data_dir=self.data_dir, allow_download=self.allow_download, channels=channels)
 
-    def fit(self, model: nn.Module, loss: Loss, data: Dataset, progress: Progress) -> Trained:
+    def fit(self, model: nn.Module, loss: Loss, data: Dataset) -> Trained:
         """Train, resuming from the job's checkpoint."""
+
+        def progress(step: int, steps: int, running: float) -> None:
+            self.report(f"training {self.name}", step, steps, f"loss {running:.4f}")
+
+        self.report(f"preparing to train {self.name}")
         checkpoint = self.checkpoints / f"{self.name}.pt"
         if self.fresh:
             checkpoint.unlink(missing_ok=True)
@@ -86,7 +114,6 @@ def train_diffusion(
     bayes_eps: float = 0.0,
     shifted: Shifted = "both",
     network: dict[str, Any],
-    progress: Progress,
 ) -> Path:
     """Train a class-conditional denoiser with the EDM loss, and with Bayes' rule when ``bayes_weight`` is not zero.
 
@@ -99,10 +126,14 @@ def train_diffusion(
     """
     if bayes_eps and not bayes_weight:
         raise UserError("bayes-eps shifts the images against Bayes' rule, which only a bayes-weight above 0 trains")
-    data = job.data("train")
+    if bayes_weight:
+        job.check_wrong_classes("rivals", rivals)
     if start is None:
+        shape = _square(job)
+        _check_network(shape, network)
+        data = job.data("train")
         config = {
-            **_shape(data),
+            **shape,
             "sigma_data": _sigma_data(data),
             "model_type": "MultiHeadUNet",
             **network,
@@ -110,10 +141,11 @@ def train_diffusion(
         }
         denoiser = _seeded(lambda: EDMPrecond(**config), job.schedule.seed)
     else:
-        denoiser = _denoiser_for(start, data).requires_grad_(True)
+        denoiser = _denoiser_for(start, job).requires_grad_(True)
+        data = job.data("train")
         config = denoiser.config
     loss = teacher_loss(log_mean, log_std, label_dropout, rivals, bayes_weight, bayes_eps, shifted)
-    trained = job.fit(denoiser, loss, data, progress)
+    trained = job.fit(denoiser, loss, data)
     title = "Class-conditional denoiser" if config["class_in_trunk"] else "Multi-head denoiser"
     return _publish_denoiser(job, data, trained, config, title, log_mean, log_std)
 
@@ -128,7 +160,6 @@ def train_multihead(
     heads: int,
     loss_weight: float,
     bayes_weight: float = 0.0,
-    progress: Progress,
 ) -> Path:
     """Distil a teacher into a multi-head student of the same shape, which starts from the teacher's weights.
 
@@ -139,12 +170,17 @@ def train_multihead(
             :func:`rdc_bench.diffusion.loss.distillation_loss`.
     Returns: the path of the student's card.
     """
-    data = job.data("train")
-    source = _denoiser_for(teacher, data).to(job.device)
+    job.check_wrong_classes("heads", heads)
+    source = _denoiser_for(teacher, job).to(job.device)
     config = {**source.config, "class_in_trunk": False}
     student = _seeded(lambda: EDMPrecond(**config), job.schedule.seed)
-    student.load_state_dict(source.state_dict() if start is None else _denoiser_for(start, data).state_dict())
-    trained = job.fit(student, multihead_loss(source, log_mean, log_std, heads, loss_weight, bayes_weight), data, progress)
+    earlier = source if start is None else _denoiser_for(start, job)
+    try:
+        student.load_state_dict(earlier.state_dict())
+    except RuntimeError as error:
+        raise UserError(f"start {start!r} has not the shape of its teacher {teacher!r}") from error
+    data = job.data("train")
+    trained = job.fit(student, multihead_loss(source, log_mean, log_std, heads, loss_weight, bayes_weight), data)
     return _publish_denoiser(job, data, trained, config, f"Multi-head denoiser distilled from {teacher}", log_mean, log_std)
 
 
@@ -157,7 +193,6 @@ def train_baseline(
     inner_steps: int,
     beta: float,
     network: dict[str, Any],
-    progress: Progress,
 ) -> Path:
     """Train a classifier: standard, PGD adversarial training or TRADES. Returns the path of its card."""
     data = job.data("train")
@@ -165,7 +200,7 @@ def train_baseline(
     inner = InnerAttack(threat, inner_steps, 2 * threat.eps / inner_steps)
     loss = {"standard": standard_loss, "pgd": pgd_loss(inner), "trades": trades_loss(inner, beta)}[method]
     config = {"in_channels": data.pixels.shape[1], "num_classes": len(data.classes), **_statistics(data), **network}
-    trained = job.fit(_seeded(lambda: network_class("SmallResNet")(**config), job.schedule.seed), loss, data, progress)
+    trained = job.fit(_seeded(lambda: network_class("SmallResNet")(**config), job.schedule.seed), loss, data)
     trained.model.to(job.device)
     within = f"{threat.norm} {eps.text}"
     title = {
@@ -182,18 +217,31 @@ def train_baseline(
         role="baseline",
         paper=paper[method],
         spec=lambda weights: ClassifierSpec(kind="classifier", architecture="SmallResNet", config=config, weights=weights),
-        validation={"clean accuracy": _accuracy(trained.model, job.data("validation", data.image_shape[0]), job.device)},
+        validation={"clean accuracy": _accuracy(trained.model, job)},
     )
 
 
-def _denoiser_for(name: str, data: Dataset) -> EDMPrecond:
-    """The denoiser called ``name``, which must be a network of ours that knows the classes of ``data``."""
+def _denoiser_for(name: str, job: Job) -> EDMPrecond:
+    """The denoiser called ``name``, which must be a network of ours for the images and the classes of the job's dataset."""
+    job.report(f"loading {name}")
     denoiser = load_denoiser(name)
     if not (isinstance(denoiser, EDMPrecond) and isinstance(denoiser.model, MultiHeadUNet)):
         raise UserError(f"denoiser {name!r} is no EDMPrecond of a MultiHeadUNet, the network that is trained here")
-    if denoiser.label_dim != len(data.classes):
-        raise UserError(f"denoiser {name!r} knows {denoiser.label_dim} classes, {data.name} has {len(data.classes)}")
+    if denoiser.label_dim != job.num_classes:
+        raise UserError(f"denoiser {name!r} knows {denoiser.label_dim} classes, {job.dataset} has {job.num_classes}")
+    shape = (denoiser.img_channels, denoiser.img_resolution, denoiser.img_resolution)
+    if shape != job.image_shape:
+        raise UserError(f"denoiser {name!r} is for {describe(shape)}, {job.dataset} has {describe(job.image_shape)}")
     return denoiser
+
+
+def _check_network(shape: dict[str, Any], network: dict[str, Any]) -> None:
+    """Raise ``UserError`` for arguments that no network can be made of."""
+    try:
+        with torch.device("meta"):
+            EDMPrecond(**shape, model_type="MultiHeadUNet", **network)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"no such network: {first_line(error)}") from error
 
 
 def _publish_denoiser(
@@ -210,11 +258,7 @@ def _publish_denoiser(
         role="part",
         paper="Chen et al. 2024, arXiv 2305.15241; Karras et al. 2022, arXiv 2206.00364",
         spec=lambda weights: DenoiserSpec(kind="denoiser", architecture="EDMPrecond", config=config, weights=weights),
-        validation={
-            f"clean accuracy, {VALIDATION_LEVELS} levels": _accuracy(
-                classifier, job.data("validation", data.image_shape[0]), job.device
-            )
-        },
+        validation={f"clean accuracy, {VALIDATION_LEVELS} levels": _accuracy(classifier, job)},
     )
 
 
@@ -270,11 +314,11 @@ def _seeded(build: Callable[[], M], seed: int) -> M:
         return build()
 
 
-def _shape(data: Dataset) -> dict[str, int]:
-    _, channels, height, width = data.pixels.shape
+def _square(job: Job) -> dict[str, Any]:
+    channels, height, width = job.image_shape
     if height != width:
-        raise UserError(f"{data.name}: the denoiser needs square images, these are {height}×{width}")
-    return {"img_resolution": height, "img_channels": channels, "label_dim": len(data.classes)}
+        raise UserError(f"{job.dataset}: the denoiser needs square images, these are {height}×{width}")
+    return {"img_resolution": height, "img_channels": channels, "label_dim": job.num_classes}
 
 
 def _sigma_data(data: Dataset) -> float:
@@ -288,12 +332,16 @@ def _statistics(data: Dataset) -> dict[str, list[float]]:
     return {"mean": [round(v, 4) for v in mean.tolist()], "std": [round(v, 4) for v in std.tolist()]}
 
 
-def _accuracy(model: nn.Module, data: Dataset, device: str) -> float:
+def _accuracy(model: nn.Module, job: Job) -> float:
     """Clean accuracy on the first validation images, one draw each."""
+    data = job.data("validation", job.image_shape[0])
     n = min(len(data), VALIDATION_IMAGES)
-    right = 0
+    right, note = 0, ""
     for start in range(0, n, 50):
+        job.report(f"judging {job.name} on validation images", start, n, note)
         part = data.between(start, min(n, start + 50))
         keys = [("validation", start + i) for i in range(len(part))]
-        right += int((predictions(model, part.images.to(device), keys, 1)[:, 0] == part.labels).sum())
+        right += int((predictions(model, part.images.to(job.device), keys, 1)[:, 0] == part.labels).sum())
+        note = f"{right}/{start + len(part)} right"
+    job.report(f"judging {job.name} on validation images", n, n, note)
     return right / n

@@ -70,8 +70,8 @@ def in_range(option: Option, value: float) -> bool:
 def test_every_option_is_described_and_takes_its_default(attack: Attack, option: Option) -> None:
     assert option.help, f"the documentation of {attack.name} says nothing of {option.name}"
     assert not option.help.endswith(".")
-    assert option.type in ("int", "float", "str")
-    assert option.allowed or option.name == "sources", "a range or choices"
+    assert option.type in ("int", "float", "str", "bool")
+    assert option.allowed or option.type == "bool" or option.name == "sources", "a range or choices"
     assert attack.options({option.name: option.default}) == attack.defaults
     assert attack.options({})[option.name] == option.default
 

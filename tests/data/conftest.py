@@ -47,13 +47,5 @@ def serve() -> Iterator[Callable[[Respond], str]]:
 
 
 @pytest.fixture
-def real_cifar10() -> Path:
-    folder = Path(__file__).parents[3] / "shared" / "data" / "cifar10"
-    if not folder.is_dir():
-        pytest.skip("the real CIFAR-10 images are not beside the repository (../shared/data/cifar10)")
-    return folder
-
-
-@pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(0)

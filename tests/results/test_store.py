@@ -1,7 +1,11 @@
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import safetensors.torch
 import torch
 
 from rdc_bench.errors import UserError
+from rdc_bench.results.schema import RECORDS
 from rdc_bench.results.store import RunFolder, Shard, find_runs
 
 ROW = {
@@ -20,6 +24,9 @@ ROW = {
     "nfe": 1.0,
     "nfe_backward": 0.0,
     "seconds": 0.5,
+    "gradients": None,
+    "slope_error": None,
+    "rose": None,
 }
 
 
@@ -30,6 +37,15 @@ def test_shards_come_back_as_they_were(tmp_path):
     assert shard.rows == [ROW]
     assert torch.equal(shard.images["adversarial"], torch.ones(2))
     assert folder.shard("01") is None
+
+
+def test_records_from_before_a_column_was_added_have_no_value_there(tmp_path):
+    older = pa.schema(list(RECORDS)[:15])
+    path = tmp_path / "shards" / "00.parquet"
+    path.parent.mkdir()
+    pq.write_table(pa.Table.from_pylist([{name: ROW[name] for name in older.names}], schema=older), path)
+    (tmp_path / "shards" / "00.safetensors").write_bytes(safetensors.torch.save({}))
+    assert RunFolder(tmp_path).shard("00").rows == [ROW]
 
 
 @pytest.mark.parametrize("ending", ["parquet", "safetensors"])

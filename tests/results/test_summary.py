@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rdc_bench.results.schema import AttackEntry
 from rdc_bench.results.summary import _model
 
 
@@ -22,6 +23,8 @@ def rows(attack, index, label, clean, adversarial, status="ok"):
             "status": status,
             "nfe": 1.0,
             "seconds": 0.1,
+            "slope_error": None,
+            "rose": None,
         }
         for r, (c, a) in enumerate(zip(clean, adversarial, strict=True))
     ]
@@ -29,7 +32,11 @@ def rows(attack, index, label, clean, adversarial, status="ok"):
 
 def summary(*groups, labels=("a", "b")):
     records = pd.DataFrame([row for group in groups for row in group])
-    return _model("m", {}, records, list(labels))
+    return _model("m", {}, records, [entry(label) for label in labels])
+
+
+def entry(label, witness=False):
+    return AttackEntry(name=label, label=label, origin="here", gradient="white-box", options={}, witness=witness)
 
 
 CLEAN = [rows("clean", i, 1, (1, 1), (None, None)) for i in range(4)]
@@ -135,3 +142,18 @@ def test_undecided_images_make_every_figure_an_interval_that_counts_them_as_brok
     assert s.avg.percent.startswith("0.0–50.0 [0.0, ")
     assert s.as_json()["robust"]["majority"]["upper"] == 0.25
     assert "upper" not in s.as_json()["attacks"]["b"]["majority"]
+
+
+def test_a_witness_counts_where_it_was_shown_an_image_and_leaves_the_others_as_they_were():
+    a = [rows("a", i, 1, (1, 1), (1, 1) if i else (2, 2)) for i in range(4)]
+    shown = [rows("w", 1, 1, (1, 1), (2, 2)), rows("w", 3, 1, (1, 1), (1, 2)), rows("w", 2, 1, (1, 1), (None, None), "failed")]
+    records = pd.DataFrame([row for group in (*CLEAN, *a, *shown) for row in group])
+    s = _model("m", {}, records, [entry("a"), entry("w", witness=True)])
+    assert s.attacks["w"].witnessed == (3, 3, 2)  # half of the draws is no majority: the image counts as broken
+    assert s.avg.value == pytest.approx((0 + 0 + 1 + 0.5) / 4)
+    assert s.robust_images.tolist() == [False, False, True, False]
+    assert s.undecided == 0  # what the witness failed on, the other attack has judged
+    assert s.status == "ok"
+    without = _model("m", {}, records[records["attack"] != "w"], [entry("a"), entry("w", witness=True)])
+    assert list(without.attacks) == ["a"]
+    assert without.avg.value == pytest.approx(3 / 4)

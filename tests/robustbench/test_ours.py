@@ -131,16 +131,15 @@ def test_missing_images_are_said_at_once(plugin: ModuleType, tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-def test_benchmark_on_the_standard_model(plugin: ModuleType, robustbench: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_benchmark_on_the_standard_model(
+    plugin: ModuleType, robustbench: ModuleType, real_cifar10: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The ResNet-18 that pyautoattack carries, on real images: 94 % of the first 100 are right, none of 16 under attack."""
-    folder = Path(__file__).parents[3] / "shared" / "data" / "cifar10"
-    if not folder.is_dir():
-        pytest.skip("the real CIFAR-10 images are not beside the repository (../shared/data/cifar10)")
     from robustbench.data import _clean_dataset_loaders
     from robustbench.model_zoo.enums import BenchmarkDataset
 
     monkeypatch.setitem(_clean_dataset_loaders, BenchmarkDataset.cifar_10, None)
-    plugin.use_local_cifar10(folder)
+    plugin.use_local_cifar10(real_cifar10)
     model = robustbench.utils.load_model("standard-cifar10", dataset="cifar10", threat_model="Linf")
     images, labels = robustbench.data.load_clean_dataset(BenchmarkDataset.cifar_10, 100, "", lambda picture: _tensor(picture))
     assert robustbench.utils.clean_accuracy(model, images, labels) == pytest.approx(0.94)

@@ -34,12 +34,8 @@ def job(tmp_path, monkeypatch):
     return make
 
 
-def quiet(step, steps, loss):
-    pass
-
-
 def test_teacher_student_and_classifier(job, tmp_path):
-    path = train_diffusion(job("teacher"), log_mean=0.0, log_std=1.0, label_dropout=0.1, network=TINY, progress=quiet)
+    path = train_diffusion(job("teacher"), log_mean=0.0, log_std=1.0, label_dropout=0.1, network=TINY)
     card = read_card(path, ModelCard)
     assert card.training.images == 64
     assert len(card.training.data_sha256) == 64
@@ -47,9 +43,7 @@ def test_teacher_student_and_classifier(job, tmp_path):
     teacher = load_denoiser("teacher")
     assert teacher.model.class_in_trunk
 
-    train_multihead(
-        job("student"), teacher="teacher", start=None, log_mean=0.0, log_std=1.0, heads=2, loss_weight=0.02, progress=quiet
-    )
+    train_multihead(job("student"), teacher="teacher", start=None, log_mean=0.0, log_std=1.0, heads=2, loss_weight=0.02)
     student = load_denoiser("student")
     assert not student.model.class_in_trunk
     z, sigma = torch.randn(2, 1, 28, 28), torch.tensor([0.5, 1.0])
@@ -62,22 +56,16 @@ def test_a_name_that_no_card_can_have_is_refused_before_training(job):
 
 
 def test_a_student_trained_without_a_teacher_is_called_a_multi_head_denoiser(job):
-    train_diffusion(job("teacher"), log_mean=0.0, log_std=1.0, label_dropout=0.1, network=TINY, progress=quiet)
-    train_multihead(
-        job("student"), teacher="teacher", start=None, log_mean=0.0, log_std=1.0, heads=2, loss_weight=0.02, progress=quiet
-    )
+    train_diffusion(job("teacher"), log_mean=0.0, log_std=1.0, label_dropout=0.1, network=TINY)
+    train_multihead(job("student"), teacher="teacher", start=None, log_mean=0.0, log_std=1.0, heads=2, loss_weight=0.02)
     direct = job("direct", images=16)
-    path = train_diffusion(
-        direct, start="student", log_mean=0.0, log_std=1.0, label_dropout=0.1, bayes_weight=0.1, network={}, progress=quiet
-    )
+    path = train_diffusion(direct, start="student", log_mean=0.0, log_std=1.0, label_dropout=0.1, bayes_weight=0.1, network={})
     assert read_card(path, ModelCard).title == "Multi-head denoiser"
 
 
 def test_a_shift_against_a_rule_that_is_not_trained_is_refused(job):
     with pytest.raises(UserError, match="bayes-weight above 0"):
-        train_diffusion(
-            job("teacher"), log_mean=0.0, log_std=1.0, label_dropout=0.1, bayes_eps=0.1, network=TINY, progress=quiet
-        )
+        train_diffusion(job("teacher"), log_mean=0.0, log_std=1.0, label_dropout=0.1, bayes_eps=0.1, network=TINY)
 
 
 def test_distillation_brings_the_student_nearer_to_the_teacher():
@@ -109,7 +97,6 @@ def test_baselines(job, method):
         inner_steps=2,
         beta=6.0,
         network={"widths": [8, 8], "blocks": [1, 1]},
-        progress=quiet,
     )
     model = load_model("base")
     assert model.card.role == "baseline"
@@ -118,14 +105,14 @@ def test_baselines(job, method):
 
 def test_training_again_from_the_final_checkpoint_writes_the_same_weights(job, tmp_path):
     def train():
-        train_diffusion(job("teacher"), log_mean=0.0, log_std=1.0, label_dropout=0.1, network=TINY, progress=quiet)
+        train_diffusion(job("teacher"), log_mean=0.0, log_std=1.0, label_dropout=0.1, network=TINY)
         return (tmp_path / "models" / "teacher.safetensors").read_bytes()
 
     assert train() == train()
 
 
 def test_a_teacher_goes_on_from_an_earlier_one(job):
-    options = {"log_mean": 0.0, "log_std": 1.0, "label_dropout": 0.1, "progress": quiet}
+    options = {"log_mean": 0.0, "log_std": 1.0, "label_dropout": 0.1}
     train_diffusion(job("teacher"), network=TINY, **options)
     train_diffusion(job("further", learning_rate=1e-12), start="teacher", network={}, **options)
     before, after = load_denoiser("teacher").state_dict(), load_denoiser("further").state_dict()
@@ -136,9 +123,7 @@ def test_a_teacher_goes_on_from_an_earlier_one(job):
 
 def test_a_teacher_must_be_a_denoiser(job):
     with pytest.raises(UserError, match="unknown model"):
-        train_multihead(
-            job("student"), teacher="nobody", start=None, log_mean=0.0, log_std=1.0, heads=2, loss_weight=0.02, progress=quiet
-        )
+        train_multihead(job("student"), teacher="nobody", start=None, log_mean=0.0, log_std=1.0, heads=2, loss_weight=0.02)
 
 
 @pytest.mark.filterwarnings("ignore::rdc_bench.errors.Notice")
@@ -159,7 +144,6 @@ def test_validation_images_have_the_channels_of_the_training_images(tmp_path):
         inner_steps=1,
         beta=6.0,
         network={"widths": [4, 8], "blocks": [1, 1]},
-        progress=quiet,
     )
     card = read_card(path, ModelCard)
     assert card.image_shape == (3, 8, 9)

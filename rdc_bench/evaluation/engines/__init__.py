@@ -7,31 +7,36 @@ what a shard is (:class:`rdc_bench.evaluation.execute.Executor` does) nor where 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING, Protocol
 
 from rdc_bench.errors import UserError, unknown_name
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from rdc_bench.evaluation.execute import Job, Span, Task
+    from rdc_bench.evaluation.execute import Given, Job, Task
     from rdc_bench.results.store import Shard
 
 #: name → the module whose ``finished`` is the engine. Each is imported when it is asked for.
 ENGINES = {name: f"rdc_bench.evaluation.engines.{name}" for name in ("local", "ray")}
 
 
+class Known(Protocol):
+    """What earlier shards have shown."""
+
+    def given(self, job: Job) -> Given | None:
+        """What ``job`` builds on, or None while shards that it waits for are not finished."""
+
+
 class Engine(Protocol):
     """Computes shards."""
 
-    def __call__(self, tasks: Iterator[Task], clean: Mapping[Span, Tensor]) -> Generator[tuple[Job, Shard], None, None]:
+    def __call__(self, tasks: Iterator[Task], known: Known) -> Generator[tuple[Job, Shard], None, None]:
         """Every task's shard.
 
         Args:
-            tasks: a model is loaded when the iterator reaches it; the clean evaluation of images comes before their attacks.
-            clean: clean predictions (images, repeats), which attacks need. Whoever takes a finished clean evaluation adds its
-                predictions before asking for the next shard.
+            tasks: a model is loaded when the iterator reaches it; what a shard builds on comes before it.
+            known: what is known of the shards that are finished. Whoever takes a finished shard adds it there before asking for
+                the next.
         """
 
 

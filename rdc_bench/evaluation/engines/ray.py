@@ -20,18 +20,18 @@ import os
 import pickle
 import socket
 import sys
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator
 from dataclasses import replace
 from importlib import metadata
 from typing import Any, NamedTuple, NoReturn
 
 import ray
 from ray.exceptions import NodeDiedError, ObjectLostError, OutOfMemoryError, RayTaskError, WorkerCrashedError
-from torch import Tensor
 
 from rdc_bench.attacks import Attack
 from rdc_bench.errors import UserError, first_line
-from rdc_bench.evaluation.execute import Executor, Job, Span, Task
+from rdc_bench.evaluation.engines import Known
+from rdc_bench.evaluation.execute import Executor, Given, Job, Task
 from rdc_bench.registry import PluginSource, load_plugin_source, plugin_sources
 from rdc_bench.results.store import Shard
 
@@ -58,9 +58,17 @@ class Shipment(NamedTuple):
     model: ray.ObjectRef
     name: str
     repeats: int
+    draws: int
 
 
-def finished(tasks: Iterator[Task], clean: Mapping[Span, Tensor]) -> Generator[tuple[Job, Shard], None, None]:
+class Ready(NamedTuple):
+    """A task, and what it builds on."""
+
+    task: Task
+    given: Given
+
+
+def finished(tasks: Iterator[Task], known: Known) -> Generator[tuple[Job, Shard], None, None]:
     """Every task's shard, as they are finished. See :class:`rdc_bench.evaluation.engines.Engine`.
 
     A shard whose worker is lost is tried again ``RETRIES`` times. Then the attack counts as failed on its images.
@@ -75,10 +83,10 @@ def finished(tasks: Iterator[Task], clean: Mapping[Span, Tensor]) -> Generator[t
     if device.startswith("cuda:"):
         raise UserError(f"device {device!r}: engine 'ray' gives each worker a GPU of its own; use --device cuda")
     with _cluster():
-        yield from _on_cluster(first, tasks, clean)
+        yield from _on_cluster(first, tasks, known)
 
 
-def _on_cluster(first: Task, others: Iterator[Task], clean: Mapping[Span, Tensor]) -> Generator[tuple[Job, Shard], None, None]:
+def _on_cluster(first: Task, others: Iterator[Task], known: Known) -> Generator[tuple[Job, Shard], None, None]:
     plan = first.executor.plan
     gpu = plan.config.device == "cuda"
     resource = "GPU" if gpu else "CPU"
@@ -89,27 +97,27 @@ def _on_cluster(first: Task, others: Iterator[Task], clean: Mapping[Span, Tensor
     shipments: dict[int, Shipment] = {}
     tasks = itertools.chain([first], others)
     waiting: list[Task] = []
-    under_way: dict[ray.ObjectRef, Task] = {}
+    under_way: dict[ray.ObjectRef, Ready] = {}
     try:
         while True:
             room = AHEAD * max(1, ray.cluster_resources().get(resource, 0))  # a cluster may lose its last node and gain others
-            while len(under_way) < room and (task := _next(tasks, waiting, clean)):
-                number, span = task.job.model, task.job.span
+            while len(under_way) < room and (ready := _next(tasks, waiting, known)):
+                task, given = ready
+                number = task.job.model
                 if number not in shipments:
                     shipments[number] = ship(task.executor)
-                mine = {span: clean[span]} if span in clean else {}
-                under_way[compute.remote(task.job, mine, shipments[number])] = task
+                under_way[compute.remote(task.job, given, shipments[number])] = ready
             if not under_way:
                 return
             (done,), _ = ray.wait(list(under_way), num_returns=1)
-            task = under_way.pop(done)
-            yield task.job, _result(done, task, clean)
+            ready = under_way.pop(done)
+            yield ready.task.job, _result(done, ready)
     finally:
         for reference in under_way:
             ray.cancel(reference, force=True)
 
 
-def computed(job: Job, clean: Mapping[Span, Tensor], shipment: Shipment) -> Shard:
+def computed(job: Job, given: Given, shipment: Shipment) -> Shard:
     """A shard; this runs on a worker."""
     here = _versions()
     if here != shipment.versions:
@@ -118,8 +126,9 @@ def computed(job: Job, clean: Mapping[Span, Tensor], shipment: Shipment) -> Shar
         os.chdir(shipment.folder)
     for plugin in shipment.plugins:
         load_plugin_source(plugin)
-    executor = Executor(_fetched(shipment.plan), _fetched(shipment.model), shipment.name, shipment.repeats)
-    return executor.shard(job, clean)
+    plan, model = _fetched(shipment.plan), _fetched(shipment.model)
+    executor = Executor(plan, model, shipment.name, shipment.repeats, shipment.draws)
+    return executor.shard(job, given)
 
 
 @functools.lru_cache(maxsize=3)
@@ -128,19 +137,22 @@ def _fetched(reference: ray.ObjectRef) -> Any:
     return ray.get(reference)
 
 
-def _next(tasks: Iterator[Task], waiting: list[Task], clean: Mapping[Span, Tensor]) -> Task | None:
-    """A task that can be begun, if there is one; attacks before their clean evaluation go to ``waiting``."""
+def _next(tasks: Iterator[Task], waiting: list[Task], known: Known) -> Ready | None:
+    """A task that can be begun, if there is one; those that build on shards which are not finished go to ``waiting``."""
     for place, task in enumerate(waiting):
-        if task.job.span in clean:
-            return waiting.pop(place)
+        given = known.given(task.job)
+        if given is not None:
+            return Ready(waiting.pop(place), given)
     for task in tasks:
-        if task.job.attack == 0 or task.job.span in clean:
-            return task
+        given = known.given(task.job)
+        if given is not None:
+            return Ready(task, given)
         waiting.append(task)
     return None
 
 
-def _result(done: ray.ObjectRef, task: Task, clean: Mapping[Span, Tensor]) -> Shard:
+def _result(done: ray.ObjectRef, ready: Ready) -> Shard:
+    task, given = ready
     try:
         shard: Shard = ray.get(done)
     except RayTaskError as error:
@@ -148,7 +160,7 @@ def _result(done: ray.ObjectRef, task: Task, clean: Mapping[Span, Tensor]) -> Sh
     except LOST as error:
         reason = f"lost with its worker {1 + RETRIES} times: {first_line(error)}"
         if task.job.attack:
-            return task.executor.lost(task.job, clean[task.job.span], reason)
+            return task.executor.lost(task.job, given, reason)
         images = f"images {task.job.start} to {task.job.stop - 1}"
         raise UserError(f"engine 'ray': clean evaluation of {task.executor.name!r}, {images}: {reason}") from error
     return shard
@@ -195,7 +207,7 @@ def _knock(address: str) -> None:
 
 def _shipped(executor: Executor, *, plan: ray.ObjectRef, plugins: tuple[PluginSource, ...]) -> Shipment:
     model = _put(executor.model, f"model {executor.name!r}")
-    return Shipment(_versions(), os.getcwd(), plugins, plan, model, executor.name, executor.repeats)
+    return Shipment(_versions(), os.getcwd(), plugins, plan, model, executor.name, executor.repeats, executor.draws)
 
 
 def _put(thing: Any, what: str) -> ray.ObjectRef:
