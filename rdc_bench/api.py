@@ -10,11 +10,11 @@ from pydantic import ValidationError
 
 from rdc_bench.errors import UserError
 from rdc_bench.evaluation.plan import RunConfig
-from rdc_bench.evaluation.run import Progress, RunResult
+from rdc_bench.evaluation.run import Progress, RunResult, Say
 from rdc_bench.evaluation.run import run as _run
 from rdc_bench.evaluation.run_set import RunSet, run_set
 from rdc_bench.evaluation.verify import Verification, verify_run
-from rdc_bench.reporting import Format, write_report
+from rdc_bench.reporting import Format, check_report, compare, write_report
 from rdc_bench.threats import SETS
 
 __all__ = ["report", "run", "verify"]
@@ -34,6 +34,7 @@ def run(
     profile: str = "quick",
     out: str | Path = "results",
     progress: Progress = lambda step: None,
+    say: Say = lambda line: None,
     **more: Any,
 ) -> RunResult | RunSet:
     """Attack models and write the results under ``out``.
@@ -50,12 +51,15 @@ def run(
         threat: the name of a threat model or of a set. eps: its size, e.g. ``"8/255"``; none for a set.
         attacks: names; ``attack_options`` are passed to every attack that takes them.
         n: images, the first of the test split. repeats: fresh draws that judge each image of a randomised model.
-        profile: ``quick``, ``standard`` or ``paper``. progress: called after every shard.
+        profile: ``quick``, ``standard`` or ``paper``. progress: called after every shard. say: told, in a line
+            each, what is worth knowing of the models.
         more: ``fixed_noise`` (attack each randomised model with its noise fixed as well), ``witness`` (False leaves out the
             attacks that check the others), ``fresh``, ``engine`` (``local``, or
             ``ray`` for a cluster), ``device``, ``keep`` (``worst`` or ``all`` adversarial images), ``data_dir``,
             ``allow_download``.
-    Raises: ``UserError`` for bad input, before anything is computed.
+    Raises: ``UserError`` for bad input, and when another process is at work on the same run, and ``OSError`` where ``out``
+        cannot be written, both before anything is computed. Later, ``OSError`` (a full disk) and ``KeyboardInterrupt``: what
+        was done is kept, and the same arguments go on from there.
     """
     asked = {
         "models": tuple(models or ()),
@@ -75,14 +79,15 @@ def run(
     except ValidationError as error:
         first = error.errors()[0]
         raise UserError(f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}") from error
-    return run_set(config, progress) if threat in SETS else _run(config, progress)
+    return run_set(config, progress, say) if threat in SETS else _run(config, progress, say)
 
 
 def report(
     results: str | Path = "results", out: str | Path = "results/report", formats: Sequence[Format] = ("markdown", "csv", "png")
 ) -> list[Path]:
     """Write tables (Markdown, CSV) and a figure per run of all complete runs under ``results``; returns the paths written."""
-    return write_report(Path(results), Path(out), formats)
+    check_report(Path(out), formats)
+    return write_report(compare(Path(results)), Path(out), formats)
 
 
 def verify(run_dir: str | Path, **options: Any) -> Verification:

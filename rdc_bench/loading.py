@@ -55,6 +55,8 @@ def load_resolved(found: Resolved) -> nn.Module:
         card, module = found.card, build(classifies(found))
     else:
         card, module = found[0], found[1]()
+        if not isinstance(module, nn.Module):
+            raise UserError(f"model {card.name!r}: its function made a {type(module).__name__}, not a torch.nn.Module")
     module.card = card  # type: ignore[assignment]
     return module.eval().requires_grad_(False)
 

@@ -10,15 +10,17 @@ from torch import nn
 
 import rdc_bench
 from rdc_bench.attacks import ATTACKS
+from rdc_bench.cli import progress
 from rdc_bench.data import fashion_mnist
 from rdc_bench.loading import MODELS
 from rdc_bench.randomness import normal, row_keys
 
 SHAPE = (1, 28, 28)
 
-# Machines that run tests are often busy: slowness alone is no failure.
+# Machines that run tests are often busy: slowness alone is no failure, and what commands say of it would be one.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
+progress.PATIENCE = 1e6
 
 #: The data sets that lie outside of any cache. With HIDE_DATA in the environment, as if they were not there.
 REAL_CIFAR10 = Path(__file__).parents[2] / "shared" / "data" / "cifar10"

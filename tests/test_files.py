@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rdc_bench.files import write_atomically, write_folder_atomically
+from rdc_bench.files import check_writable, write_atomically, write_folder_atomically
 
 
 def test_writes_and_replaces(tmp_path: Path) -> None:
@@ -20,7 +20,7 @@ def test_writes_and_replaces(tmp_path: Path) -> None:
     assert list(path.parent.iterdir()) == [path]
 
 
-def full_disk(*_: object) -> None:
+def full_disk(*_: object, **__: object) -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
@@ -105,3 +105,49 @@ def test_failed_folder_changes_nothing(
         else:  # a new folder needs one rename only
             assert (call, before, calls_before) == ("rename", None, 1)
     assert len(list(tmp_path.iterdir())) == folder.exists()
+
+
+@pytest.mark.parametrize("call", ["fsync", "chmod", "replace", "open", "mkdir"])
+@pytest.mark.parametrize("write", [write_atomically, lambda path, content: write_folder_atomically(path, {"a": content})])
+def test_the_error_names_what_was_to_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, write: Callable
+) -> None:
+    path = tmp_path / "new" / "thing"
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, full_disk)
+        with pytest.raises(OSError, match="No space") as full:
+            write(path, b"new")
+    assert (full.value.filename, full.value.filename2) == (str(path), None)
+
+
+@pytest.mark.parametrize("name", [".", "new", "new/and/below"])
+def test_a_place_that_can_be_written_is_left_as_it_was(tmp_path: Path, name: str) -> None:
+    check_writable(tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [
+        ("file", errno.ENOTDIR),
+        ("file/below", errno.ENOTDIR),
+        ("dangling", errno.ENOENT),
+        ("dangling/below", errno.ENOENT),
+        ("circle/below", errno.ELOOP),
+        ("x" * 300, errno.ENAMETOOLONG),
+    ],
+)
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path, name: str, number: int) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "circle").symlink_to(tmp_path / "circle")
+    with pytest.raises(OSError, match=os.strerror(number)) as refused:
+        check_writable(tmp_path / name)
+    assert (refused.value.errno, refused.value.filename) == (number, str(tmp_path / name))
+
+
+@pytest.mark.parametrize("call", ["fsync", "open"])
+def test_a_full_disk_is_noticed_before_work_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    monkeypatch.setattr(os, call, full_disk)
+    with pytest.raises(OSError, match="No space"):
+        check_writable(tmp_path / "new")

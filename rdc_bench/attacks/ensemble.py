@@ -93,7 +93,7 @@ def ensemble(
     found = x.clone()
     with draws_for(keys(everyone, "clean")):
         share, value, _ = _judged(model, x, y, checks)
-    for number, stage in enumerate(_stages(classes, stochastic, steps, queries, eot, gradient)):
+    for number, stage in enumerate(stages(classes, stochastic, steps, queries, eot, gradient)):
         left = everyone[(share < 1) & (blind == stage.blind)]
         if not len(left):
             continue
@@ -111,7 +111,7 @@ def ensemble(
     return found
 
 
-def _stages(classes: int, stochastic: bool, steps: int, queries: int, eot: int, gradient: Gradient) -> Iterator[Stage]:
+def stages(classes: int, stochastic: bool, steps: int, queries: int, eot: int, gradient: Gradient) -> Iterator[Stage]:
     """The cascade, from the cheapest attack to the dearest."""
     common = {"eot": eot if stochastic else 1, "gradient": gradient}
     short, middling = max(steps // 10, 1), max(steps // 2, 1)

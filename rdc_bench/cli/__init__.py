@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import signal
 import sys
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import click
 
 import rdc_bench
-from rdc_bench.errors import Notice, UserError, unknown_name
+from rdc_bench.cli import streams
+from rdc_bench.errors import Notice, UserError, in_words, is_refusal, unknown_name
+
+#: Exit code where nobody reads the output any more: that of programs which the signal SIGPIPE ends.
+UNREAD = 141
 
 COMMANDS = {
     "run": "attack models and store what came of it",
@@ -29,7 +36,7 @@ class _Lazy(click.Group):
     """Knows its commands by name; imports one when it is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return [*COMMANDS]  # `list` is the command of that name here, once it has been imported
+        return [*COMMANDS]  # once imported, the command `list` hides the built-in of that name here
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
@@ -39,7 +46,7 @@ class _Lazy(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
+            formatter.write_dl([*COMMANDS.items()])
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
@@ -61,20 +68,29 @@ def group() -> None:
 
 
 def main() -> None:
-    """Entry point: one clear line and exit code 2 for bad input, 130 for an interruption."""
+    """Entry point: one clear line and exit code 2 for bad input and for what the system refuses, 130 for an interruption."""
+    streams.prepare()
     _show_notices()
     try:
-        code = group.main(standalone_mode=False)
-    except click.exceptions.Abort:
-        code = _interrupted()
-    except KeyboardInterrupt:
-        code = _interrupted()
+        with _interruptible():
+            code = group.main(standalone_mode=False)
+            sys.stdout.flush()
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        code = _told("interrupted; what was done is kept, and the same command goes on from there", 130)
     except click.ClickException as error:
         error.show()
         code = error.exit_code
     except UserError as error:
-        click.echo(f"error: {error}", err=True)
-        code = 2
+        code = _told(f"error: {error}", 2)
+    except SystemExit as stop:  # click and rich exit by themselves where nobody reads what they write
+        if not (streams.unread() or isinstance(stop.__context__, BrokenPipeError)):
+            raise
+        code = UNREAD
+    except OSError as error:
+        if not is_refusal(error):
+            raise
+        code = _told(f"error: {in_words(error)}", 2)
+    streams.let_go()
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -91,6 +107,24 @@ def _show_notices() -> None:
     warnings.showwarning = show
 
 
-def _interrupted() -> int:
-    click.echo("interrupted; what was done is kept, and the same command goes on from there", err=True)
-    return 130
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let a request to end (``kill``, a batch system's time limit) or a closed terminal do what Ctrl-C does.
+
+    What the caller has set otherwise, as ``nohup`` does, stays.
+    """
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]  # Windows has no SIGHUP
+    ours = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]
+    for number in ours:
+        signal.signal(number, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _told(line: str, code: int) -> int:
+    with contextlib.suppress(OSError):  # nobody may be there any more to read it
+        click.echo(line, err=True)
+    return code

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from rdc_bench.cli.options import check_device, data_dir_option, device_option, json_option, print_json, with_plugins
+from rdc_bench.cli.options import check_device, data_dir_option, device_option, json_option, with_plugins
 
 
 @click.command("diagnose")
@@ -62,14 +62,16 @@ def command(
     with stages() as report:
         from rdc_bench.diagnostics import diagnose
         from rdc_bench.errors import UserError
+        from rdc_bench.files import check_writable
         from rdc_bench.reporting.diagnosis import pictures
-        from rdc_bench.reporting.show import show_diagnosis
         from rdc_bench.results.diagnosis import folder_of, write_diagnosis
 
         check_device(device)
         for option, folder in (("--results", results), ("--out", out)):
-            if folder is not None and folder.exists() and not folder.is_dir():
-                raise UserError(f"{option} {folder}: is a file, not a folder")
+            if folder is not None:
+                if folder.exists() and not folder.is_dir():
+                    raise UserError(f"{option} {folder}: is a file, not a folder")
+                check_writable(folder)
         diagnosis = diagnose(model, device=device, surrogates=surrogates or None, report=report, **options)
         report("drawing")
         drawn = pictures(diagnosis)
@@ -77,8 +79,4 @@ def command(
         if folder is not None:
             for path in write_diagnosis(folder, diagnosis, drawn):
                 click.echo(f"written: {path}", err=True)
-    if as_json:
-        print_json(diagnosis.as_json())
-    else:
-        show_diagnosis(diagnosis)
     ctx.exit(1 if diagnosis.verdict == "fail" else 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,9 @@ plugin_option = click.option(
 
 
 def print_json(document: Any) -> None:
-    """One JSON document on stdout; numbers that JSON does not know become null."""
-    click.echo(json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False, default=str))
+    """One JSON document on stdout, in any encoding: what the stream's lacks is escaped."""
+    plain = not sys.stdout.encoding.lower().startswith("utf")
+    click.echo(json.dumps(document, indent=1, ensure_ascii=plain, allow_nan=False, default=str))
 
 
 def with_plugins(function: Callable[..., Any]) -> Callable[..., Any]:

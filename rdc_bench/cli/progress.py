@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import sys
 import threading
 import time
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 #: Seconds after which a stage says that it is under way, and seconds between its plain lines after that.
 PATIENCE = 2.0
 QUIET = 10.0
+#: Whose loggers tell what a run is about to do (INFO) and is doing (DEBUG).
+TELLS = "rdc_bench.evaluation"
 
 
 @contextlib.contextmanager
@@ -47,8 +50,11 @@ def stage_with_bars(what: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def run_progress() -> Iterator[Callable[[Step], None]]:
-    """Progress of an evaluation, with the share of images that are still robust under the attack in hand."""
-    with stages("reading cards, models and images") as report:
+    """Progress of an evaluation, with the share of images that are still robust under the attack in hand.
+
+    What the evaluation tells of itself is shown as well, from the first moment on: the libraries take seconds to load.
+    """
+    with stages("starting") as report, _told(report):
 
         def show(step: Step) -> None:
             share = f" ({step.robust / step.judged:.0%})" if step.judged else ""  # a witness may have been shown nothing
@@ -56,6 +62,33 @@ def run_progress() -> Iterator[Callable[[Step], None]]:
             report("evaluating", step.done, step.total, f"{step.threat} · {step.model} · {step.attack}: {robust}")
 
         yield show
+
+
+class _Telling(logging.Handler):
+    """What is about to be done (INFO) is a line that stays; what is being done (DEBUG) is a stage."""
+
+    def __init__(self, report: Report) -> None:
+        super().__init__()
+        self._report = report
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.levelno >= logging.INFO:
+            print(record.getMessage(), file=sys.stderr, flush=True)
+        else:
+            self._report(record.getMessage())
+
+
+@contextlib.contextmanager
+def _told(report: Report) -> Iterator[None]:
+    logger, handler = logging.getLogger(TELLS), _Telling(report)
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        logger.removeHandler(handler)
 
 
 class _Count(ProgressColumn):

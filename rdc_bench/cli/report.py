@@ -30,14 +30,16 @@ def command(results: Path, out: Path | None, formats: tuple[str, ...], as_json: 
       rdc-bench report results/RUN --format robustbench
       rdc-bench report --json
     """
-    from rdc_bench.api import report
-    from rdc_bench.reporting import DEFAULT_FORMATS, compare
-    from rdc_bench.reporting.show import show_run
+    from rdc_bench.reporting import DEFAULT_FORMATS, check_report, compare, write_report
+    from rdc_bench.reporting.show import show
 
-    paths = report(results, out or results / "report", formats or DEFAULT_FORMATS)  # type: ignore[arg-type]
+    out, formats = out or results / "report", formats or DEFAULT_FORMATS
+    check_report(out, formats)
+    comparisons = compare(results)
+    paths = write_report(comparisons, out, formats)
     if as_json:
-        print_json(compare(results).as_json())
+        print_json(comparisons.as_json())
         return
-    show_run(results)
+    show(comparisons)
     for path in paths:
         click.echo(f"written: {path}", err=True)

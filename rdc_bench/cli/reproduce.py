@@ -50,7 +50,7 @@ def command(
     if as_json:
         print_json(done.as_json())
     else:
-        show_table(table(done.rows), done.heading)
+        show_table(table(done.rows), done.heading, done.footnotes)
         for path in done.written:
             click.echo(f"written: {path}", err=True)
     ctx.exit(0 if done.complete else 1)

@@ -92,14 +92,18 @@ def command(
       rdc-bench run --plugin my_attack.py --attack my-attack
       rdc-bench run --profile standard --engine ray
     """
-    from rdc_bench.api import run
     from rdc_bench.cli.progress import run_progress
-    from rdc_bench.evaluation.run_set import RunSet
-    from rdc_bench.reporting.show import show_run, show_set
 
-    check_device(device)
     with run_progress() as progress:
-        result = run(device=device, attack_options=_parsed(attack_args), allow_download=download, progress=progress, **options)
+        from rdc_bench.api import run
+        from rdc_bench.evaluation.run_set import RunSet
+
+        check_device(device)
+        options |= {"device": device, "attack_options": _parsed(attack_args), "allow_download": download}
+        result = run(progress=progress, say=lambda line: click.echo(line, err=True), **options)
+    from rdc_bench.reporting import compare
+    from rdc_bench.reporting.show import show, show_set
+
     runs = result.runs if isinstance(result, RunSet) else [result]
     for entry in runs[0].manifest.models:
         if entry.sources:
@@ -112,7 +116,7 @@ def command(
     elif isinstance(result, RunSet):
         show_set(result.table, [run.path for run in result.runs])
     else:
-        show_run(result.path)
+        show(compare(result.path))
     ctx.exit(0 if result.complete else 1)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import platformdirs
 
-from rdc_bench.errors import UserError
+from rdc_bench.errors import UserError, in_words, is_refusal
 
 
 def cache_dir() -> Path:
@@ -30,7 +30,8 @@ def download(url: str, target: Path) -> None:
         finally:
             partial.unlink(missing_ok=True)
     except (OSError, http.client.HTTPException) as error:
-        raise UserError(f"cannot download {url}: {error}") from error
+        reason = in_words(error) if is_refusal(error) else error
+        raise UserError(f"cannot download {url}: {reason}") from error
 
 
 def _fetch(url: str, path: Path) -> None:

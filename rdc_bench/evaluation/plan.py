@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
@@ -35,6 +36,8 @@ from rdc_bench.model_registry import MODELS
 from rdc_bench.parts import weight_files
 from rdc_bench.results.schema import AttackEntry
 from rdc_bench.threats import Threat, make_threat, members
+
+log = logging.getLogger(__name__)
 
 #: Raised when the meaning of stored results changes, so that older ones are not taken up again.
 IDENTITY_VERSION = 2
@@ -329,6 +332,7 @@ def _prepared(config: RunConfig) -> _Prepared:
 def _dataset(config: RunConfig, prepared: _Prepared) -> Dataset:
     """The images; they come last, as they may have to be downloaded."""
     n = config.n or prepared.profile.n
+    log.debug("reading %s", prepared.dataset)
     dataset = load_dataset(
         prepared.dataset,
         "test",
@@ -370,6 +374,7 @@ def _with_fixed_noise(models: list[PlannedModel]) -> list[PlannedModel]:
     both: list[PlannedModel] = []
     for planned in models:
         both.append(planned)
+        log.debug("loading %s, to see whether it is randomised", planned.name)
         if getattr(planned.load(), "stochastic", False):
             both.append(replace(planned, fixed_noise=True))
     if len(both) == len(models):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import importlib.metadata
+import logging
 import platform
 import shlex
 import subprocess
@@ -24,15 +25,23 @@ from torch import Tensor
 import rdc_bench
 from rdc_bench.attacks.gradient import gradient_kind
 from rdc_bench.errors import UserError
+from rdc_bench.evaluation.admission import IMAGES, admit
+from rdc_bench.evaluation.announce import announce
 from rdc_bench.evaluation.engines import Engine, find_engine
 from rdc_bench.evaluation.execute import Executor, Given, Job, Span, Task
+from rdc_bench.evaluation.mending import mended
 from rdc_bench.evaluation.plan import Plan, PlannedAttack, PlannedModel, RunConfig, make_plan
+from rdc_bench.evaluation.reported import reported_otherwise
 from rdc_bench.evaluation.witness import chosen
+from rdc_bench.files import check_writable
 from rdc_bench.global_generators import preserved
-from rdc_bench.results.diagnosis import masked
+from rdc_bench.results.admission import Admission
+from rdc_bench.results.diagnosis import failed_diagnoses, masked
 from rdc_bench.results.schema import CLEAN, Failure, Manifest, ModelEntry, RunStatus
 from rdc_bench.results.store import RunFolder, Shard
 from rdc_bench.results.summary import SENSES, ModelSummary, summarize
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -49,6 +58,8 @@ class Step:
 
 
 Progress = Callable[[Step], None]
+#: Takes a line that the user should see.
+Say = Callable[[str], None]
 
 #: Images per shard: little work is lost when a run is killed, and batches are large enough for small networks.
 SHARD = {True: 16, False: 64}  # by whether the model is randomised (and so, as a rule, expensive)
@@ -74,7 +85,7 @@ class RunResult:
     def as_json(self) -> dict[str, Any]:
         """The document that ``rdc-bench run --json`` prints."""
         m = self.manifest
-        found = masked(self.path.parent, m.models)
+        found = masked(failed_diagnoses(self.path.parent), m.models)
         return {
             "run": str(self.path),
             "status": m.status,
@@ -102,24 +113,44 @@ def flat(summary: ModelSummary) -> dict[str, Any]:
         "undecided": summary.undecided,
         "nfe_per_image": summary.nfe_per_image,
         "seconds_per_image": summary.seconds_per_image,
+        "upper_bound": summary.upper_bound,
     }
 
 
-def run(config: RunConfig, progress: Progress = lambda step: None) -> RunResult:
+def run(config: RunConfig, progress: Progress = lambda step: None, say: Say = lambda line: None) -> RunResult:
     """Evaluate. The same configuration resumes an unfinished run, and returns a finished one as it is.
 
-    Raises: ``UserError`` for bad input, before anything is computed; ``KeyboardInterrupt`` after saving what was done.
+    Args: progress: called after every shard. say: told what is worth knowing of each model, in a line.
+
+    Raises: ``UserError`` for bad input, and ``OSError`` where the results cannot be written, before anything is computed;
+        later ``OSError`` (a full disk) and ``KeyboardInterrupt``, after saving what was done.
     """
     find_engine(config.engine)  # which may be unknown or not installed: before data are looked for
-    return carry_out(make_plan(config), progress)
+    plan = make_plan(config)
+    announce([(plan, folder_of(plan))], jobs)
+    return carry_out(plan, progress, say, {})
 
 
-def carry_out(plan: Plan, progress: Progress) -> RunResult:
-    """Evaluate a plan, as :func:`run` does."""
+def carry_out(plan: Plan, progress: Progress, say: Say, admissions: dict[str, Admission]) -> RunResult:
+    """Evaluate a plan, as :func:`run` does.
+
+    Args: admissions: of models, by name, that were admitted on the same images; those of the plan are added.
+    """
     engine = find_engine(plan.config.engine)
-    folder = _folder(plan)
-    if folder.exists and folder.manifest().files:
-        return read_run(folder)
+    folder = folder_of(plan)
+    if not folder.complete:
+        check_writable(folder.path)
+        _admit(plan, say, admissions)
+        with folder.at_work():
+            if not folder.complete:  # another process may just have finished it
+                _carry_on(plan, engine, folder, progress, say, admissions)
+    return read_run(folder)
+
+
+def _carry_on(
+    plan: Plan, engine: Engine, folder: RunFolder, progress: Progress, say: Say, admissions: dict[str, Admission]
+) -> None:
+    """Do what is left to do of a run, in a folder that no other process works in."""
     began = time.monotonic()
     manifest = folder.manifest() if folder.exists else _manifest(plan)
     earlier = manifest.wall_seconds
@@ -129,19 +160,21 @@ def carry_out(plan: Plan, progress: Progress) -> RunResult:
 
     folder.write_manifest(stamped("started"))
     try:
-        entries = _execute(plan, engine, folder, progress)
-    except KeyboardInterrupt:
-        folder.write_manifest(stamped("interrupted"))
+        entries = _execute(plan, engine, folder, progress, say, admissions)
+        log.debug("merging the shards")
+        rows, images = _merged(plan, folder, entries)
+        failures = _failures(rows)
+        final = stamped("complete with failures" if failures else "complete")
+        once = [row for row in rows if row["repeat"] == 0 or row["attack"] == CLEAN]  # an attack's cost is that of all repeats
+        backward = sum(row["nfe_backward"] for row in once)
+        forward = sum(row["nfe"] for row in once) - backward
+        update = {"models": entries, "failures": failures, "nfe_forward": forward, "nfe_backward": backward}
+        folder.finish(rows, images, final.model_copy(update=update))
+    except BaseException:
+        with contextlib.suppress(OSError, UserError):  # a full disk, say: what stopped the run is the error to tell of
+            if not folder.complete:
+                folder.write_manifest(stamped("interrupted"))
         raise
-    rows, images = _merged(plan, folder, entries)
-    failures = _failures(rows)
-    final = stamped("complete with failures" if failures else "complete")
-    once = [row for row in rows if row["repeat"] == 0 or row["attack"] == CLEAN]  # an attack's cost is that of all its repeats
-    backward = sum(row["nfe_backward"] for row in once)
-    forward = sum(row["nfe"] for row in once) - backward
-    update = {"models": entries, "failures": failures, "nfe_forward": forward, "nfe_backward": backward}
-    folder.finish(rows, images, final.model_copy(update=update))
-    return read_run(folder)
 
 
 def read_run(folder: RunFolder) -> RunResult:
@@ -150,7 +183,7 @@ def read_run(folder: RunFolder) -> RunResult:
     return RunResult(folder.path, manifest, summarize(manifest, folder.records()))
 
 
-def _folder(plan: Plan) -> RunFolder:
+def folder_of(plan: Plan) -> RunFolder:
     """Where the run lives: the latest folder of this plan, or the next free one for ``fresh``."""
     out = plan.config.out
     if out.exists() and not out.is_dir():
@@ -218,22 +251,47 @@ def _commit() -> dict[str, str]:
     return {"commit": done.stdout.strip()} if done.returncode == 0 else {}
 
 
-def _execute(plan: Plan, engine: Engine, folder: RunFolder, progress: Progress) -> list[ModelEntry]:
+def _admit(plan: Plan, say: Say, admissions: dict[str, Admission]) -> None:
+    """Admit every model, one in memory at a time, before anything is computed or written. Raises ``UserError``."""
+    images = plan.dataset.between(0, min(len(plan.dataset), IMAGES))
+    for planned in plan.models:
+        if planned.name not in admissions:
+            found = admit(
+                _model(plan, planned),
+                images.images,
+                images.labels,
+                name=planned.name,
+                num_classes=planned.card.num_classes,
+                device=torch.device(plan.config.device),
+                seed=plan.config.seed,
+            ).admission
+            if planned.fixed_noise and found.stochastic:
+                raise UserError(f"model {planned.name!r}: its noise cannot be fixed, as it is not drawn through `row_keys`")
+            if found.remarks:
+                say(f"model {planned.name}: {'; '.join(found.remarks)}")
+            admissions[planned.name] = found
+
+
+def _execute(
+    plan: Plan, engine: Engine, folder: RunFolder, progress: Progress, say: Say, admissions: dict[str, Admission]
+) -> list[ModelEntry]:
     """Do every shard that is not on disk yet."""
     entries: list[ModelEntry] = []
-    tally = _Tally(plan, progress)
-    finished = engine(_pending(plan, folder, entries, tally), tally)
+    tally = _Tally(plan, progress, say)
+    finished = engine(_pending(plan, folder, entries, tally, admissions), tally)
     with contextlib.closing(finished):  # an engine lets go of what is under way, at once
         for job, shard in finished:
             folder.write_shard(job.name, shard)
             tally.add(job, shard)
-    return entries
+    return [entry.model_copy(update={"notes": tally.notes[number]}) for number, entry in enumerate(entries)]
 
 
-def _pending(plan: Plan, folder: RunFolder, entries: list[ModelEntry], tally: _Tally) -> Iterator[Task]:
+def _pending(
+    plan: Plan, folder: RunFolder, entries: list[ModelEntry], tally: _Tally, admissions: dict[str, Admission]
+) -> Iterator[Task]:
     """What is not on disk yet, one model after another; each is loaded when its turn comes, and entered."""
     for number, planned in enumerate(plan.models):
-        executor, entry = _loaded(plan, planned)
+        executor, entry = _loaded(plan, planned, admissions[planned.name])
         entries.append(entry)
         for attack in range(1 + len(plan.attacks)):
             for start, stop in _spans(len(plan.dataset), SHARD[entry.stochastic]):
@@ -248,11 +306,13 @@ def _pending(plan: Plan, folder: RunFolder, entries: list[ModelEntry], tally: _T
 
 
 class _Tally:
-    """What is known of the shards that are done: what others build on, and counts for the progress."""
+    """What is known of the shards that are done: what others build on, what they tell of models, counts for the progress."""
 
-    def __init__(self, plan: Plan, progress: Progress) -> None:
+    def __init__(self, plan: Plan, progress: Progress, say: Say) -> None:
+        self.notes: defaultdict[int, list[str]] = defaultdict(list)  # by model
         self._plan = plan
         self._progress = progress
+        self._say = say
         self._done = 0
         self._clean: dict[Span, Tensor] = {}
         self._rows: dict[int, list[dict]] = defaultdict(list)  # by model, as the next two
@@ -275,6 +335,8 @@ class _Tally:
         self._judged[place] += judged
         self._done += images
         plan = self._plan
+        if job.attack == 0 and self._judged[place] == len(plan.dataset):
+            self._compare_with_reported(job.model)
         label = self._planned(job).label if job.attack else CLEAN
         counts = self._robust[place], self._judged[place]
         self._progress(Step(self._done, work(plan), plan.config.threat, plan.models[job.model].name, label, *counts))
@@ -296,6 +358,14 @@ class _Tally:
             self._chosen[place] = chosen(pd.DataFrame(ours), entries, self._planned(job), self._plan.config.seed)
         return Given(clean, torch.tensor([index in self._chosen[place] for index in range(job.start, job.stop)]))
 
+    def _compare_with_reported(self, model: int) -> None:
+        clean = [row for row in self._rows[model] if row["attack"] == CLEAN]
+        right = sum(row["clean_prediction"] == row["label"] for row in clean)
+        planned = self._plan.models[model]
+        self.notes[model] = reported_otherwise(planned.card, right / len(clean), len(self._plan.dataset))
+        for note in self.notes[model]:
+            self._say(f"model {planned.name}: {note}")
+
     def _planned(self, job: Job) -> PlannedAttack:
         return self._plan.attacks[job.attack - 1]
 
@@ -303,6 +373,12 @@ class _Tally:
 def work(plan: Plan) -> int:
     """How many images × attacks a plan asks for, the clean evaluation among them."""
     return len(plan.models) * len(plan.dataset) * (1 + len(plan.attacks))
+
+
+def jobs(plan: Plan, model: int, stochastic: bool) -> list[Job]:
+    """Every shard of a model."""
+    spans = list(_spans(len(plan.dataset), SHARD[stochastic]))
+    return [Job(model, attack, *span) for attack in range(1 + len(plan.attacks)) for span in spans]
 
 
 def _failures(rows: list[dict]) -> list[Failure]:
@@ -313,10 +389,14 @@ def _failures(rows: list[dict]) -> list[Failure]:
     ]
 
 
-def _loaded(plan: Plan, planned: PlannedModel) -> tuple[Executor, ModelEntry]:
-    device = torch.device(plan.config.device)
-    with preserved(device):  # a network that is made draws its first weights, though others take their place
-        model = planned.load()
+def _model(plan: Plan, planned: PlannedModel) -> torch.nn.Module:
+    log.debug("loading %s", planned.name)
+    with preserved(torch.device(plan.config.device)):  # a network that is made draws weights, though others take their place
+        return planned.load()
+
+
+def _loaded(plan: Plan, planned: PlannedModel, admission: Admission) -> tuple[Executor, ModelEntry]:
+    model = mended(_model(plan, planned), admission)
     stochastic = bool(getattr(model, "stochastic", False))
     repeats = plan.repeats if stochastic else 1
     entry = ModelEntry(
@@ -331,8 +411,9 @@ def _loaded(plan: Plan, planned: PlannedModel) -> tuple[Executor, ModelEntry]:
         stochastic=stochastic,
         gradient=_gradient(plan, model),
         repeats=repeats,
+        admission=admission,
     )
-    return Executor(plan, model, planned.name, repeats), entry
+    return Executor(plan, model, planned.name, repeats, admission.needed_draws), entry
 
 
 def _gradient(plan: Plan, model: torch.nn.Module) -> str:

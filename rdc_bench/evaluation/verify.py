@@ -14,6 +14,7 @@ from torch import Tensor
 from rdc_bench.data import load_dataset
 from rdc_bench.errors import UserError
 from rdc_bench.evaluation.judge import predictions
+from rdc_bench.evaluation.mending import mended
 from rdc_bench.evaluation.plan import plan_model
 from rdc_bench.precision import full_float32
 from rdc_bench.randomness import Key
@@ -65,7 +66,8 @@ def verify_run(
         mine = records[records["model"] == entry.name]
         if not row["note"]:
             report(f"loading {entry.name}")
-            model = replace(plan_model(entry.reference or entry.name), fixed_noise=entry.fixed_noise).load().to(device)
+            model = replace(plan_model(entry.reference or entry.name), fixed_noise=entry.fixed_noise).load()
+            model = (mended(model, entry.admission) if entry.admission else model).to(device)
             stored = _stored(images, entry, labels, mine)
             kept = sum(len(indices) for _, _, indices in stored)
             for label, adversarial, indices in stored:

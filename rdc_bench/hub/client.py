@@ -11,7 +11,7 @@ import huggingface_hub
 from huggingface_hub import constants, errors
 
 import rdc_bench
-from rdc_bench.errors import UserError, first_line
+from rdc_bench.errors import UserError, first_line, in_words, is_refusal
 from rdc_bench.hub.reference import HubReference
 
 #: How this package introduces itself to the Hub; the name is also that in a repository's ``config.json``.
@@ -37,6 +37,8 @@ def one_line_errors(reference: HubReference, endpoint: str | None) -> Iterator[N
 
 
 def _explained(error: Exception, endpoint: str) -> str:
+    if is_refusal(error):  # of the cache
+        return in_words(error)
     if isinstance(error, errors.GatedRepoError):
         return "its owners must grant access: ask on the repository's page, then set HF_TOKEN or use `hf auth login`"
     if isinstance(error, errors.RepositoryNotFoundError):

@@ -27,7 +27,7 @@ from rdc_bench.cards import (
 from rdc_bench.data import DATASETS
 from rdc_bench.diffusion import PRECONDITIONINGS
 from rdc_bench.errors import UserError, unknown_name
-from rdc_bench.files import write_folder_atomically
+from rdc_bench.files import check_writable, write_folder_atomically
 from rdc_bench.hub.architecture import NetworkSpec, arguments_of, check_fit, in_our_names, network_of
 from rdc_bench.hub.checkpoints import plain, read_checkpoint
 from rdc_bench.hub.layout import CONFIG, RepositoryConfig
@@ -68,7 +68,8 @@ def convert(source: Path, dest: Path, shape: Shape, label: Label) -> Path:
         dest: a folder that is new, empty, or was made by an earlier conversion, which is replaced.
     Returns: the path of the card. :func:`rdc_bench.loading.load_model` or ``load_denoiser`` takes it.
     Raises: ``UserError`` for a file that is no checkpoint or asks for anything to be executed, tensors that are not those of
-        the network, and networks that are not those of the dataset. Nothing has been written then.
+        the network, and networks that are not those of the dataset; ``OSError`` where ``dest`` cannot be written. Nothing has
+        been written then.
     """
     check_card_name(label.name)
     _check_destination(dest)
@@ -98,15 +99,13 @@ def convert(source: Path, dest: Path, shape: Shape, label: Label) -> Path:
         CONFIG: json.dumps(described, indent=1, ensure_ascii=False, allow_nan=False).encode() + b"\n",
         f"{label.name}.yaml": yaml.safe_dump(card, sort_keys=False, allow_unicode=True).encode(),
     }
-    try:
-        write_folder_atomically(dest, files)
-    except OSError as error:
-        raise UserError(f"{dest}: cannot be written ({error.strerror})") from error
+    write_folder_atomically(dest, files)
     return dest / f"{label.name}.yaml"
 
 
 def _check_destination(dest: Path) -> None:
-    """Raise ``UserError`` unless ``dest`` is free for the taking."""
+    """Raise ``UserError`` unless ``dest`` is free for the taking, ``OSError`` where it cannot be made."""
+    check_writable(dest.resolve().parent)
     if not dest.exists():
         return
     if not dest.is_dir():

@@ -8,13 +8,13 @@ from typing import Any
 
 from statsmodels.stats.multitest import multipletests
 
-from rdc_bench.reporting.reported import Elsewhere, reported_elsewhere
+from rdc_bench.reporting.reported import Elsewhere, readable_cards, reported_elsewhere
 from rdc_bench.results.across import SideBySide, StoredRun, side_by_side
-from rdc_bench.results.diagnosis import Masked, masked
+from rdc_bench.results.diagnosis import Masked, failed_diagnoses, masked
 from rdc_bench.results.schema import Manifest
 from rdc_bench.results.statistics import Comparison, mcnemar
 from rdc_bench.results.store import find_runs
-from rdc_bench.results.summary import ModelSummary, summarize
+from rdc_bench.results.summary import ModelSummary
 
 
 @dataclass(frozen=True)
@@ -74,16 +74,18 @@ class Comparisons:
 def compare(results: Path) -> Comparisons:
     """Read every run under ``results``. Raises ``UserError`` when there is none, or one is damaged."""
     tables, unfinished, stored = [], [], []
-    for folder in find_runs(results):
+    folders = find_runs(results)
+    cards, failed = readable_cards(), failed_diagnoses(folders[0].path.parent)  # once for all runs, which lie side by side
+    for folder in folders:
         manifest = folder.manifest()
         if not manifest.files:
             unfinished.append(folder.path.name)
             continue
-        stored.append(StoredRun.read(folder))
-        models = sorted(summarize(manifest, stored[-1].records), key=lambda m: (-m.worst.value, -m.avg.value, m.model))
-        against, elsewhere = _against_best_baseline(models), reported_elsewhere(manifest)
-        found = masked(folder.path.parent, manifest.models)
-        tables.append(RunTable(folder.path, manifest, models, against, elsewhere, found))
+        run = StoredRun.read(folder)
+        stored.append(run)
+        models = sorted(run.models, key=lambda m: (-m.worst.value, -m.avg.value, m.model))
+        against, elsewhere = _against_best_baseline(models), reported_elsewhere(manifest, cards)
+        tables.append(RunTable(folder.path, manifest, models, against, elsewhere, masked(failed, manifest.models)))
     return Comparisons(tables, unfinished, [table for table in side_by_side(stored) if len(table.columns) > 1])
 
 

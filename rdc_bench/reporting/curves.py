@@ -55,8 +55,13 @@ def _png(table: RunTable, curves: list[SecurityCurve]) -> bytes:
 
     figure = Figure(figsize=(8, 4.5), dpi=150, layout="constrained")
     axes = figure.subplots()
+    doubted = {model.model for model in table.models if model.upper_bound}
     for curve in curves:
-        (line,) = axes.step(curve.eps, [100 * r.value for r in curve.worst], where="post", label=drawing.plain(curve.model))
+        is_bound = curve.model in doubted
+        label = drawing.plain(f"{curve.model} (upper bound)" if is_bound else curve.model)
+        style = "--" if is_bound else "-"
+        worst = [100 * r.value for r in curve.worst]
+        (line,) = axes.step(curve.eps, worst, where="post", label=label, linestyle=style)
         low, high = ([100 * bound for bound in bounds] for bounds in zip(*((r.low, r.high) for r in curve.worst), strict=True))
         axes.fill_between(curve.eps, low, high, step="post", color=line.get_color(), alpha=0.15, linewidth=0)
     axes.set_xlim(0, table.manifest.eps_value)

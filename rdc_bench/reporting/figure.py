@@ -24,13 +24,15 @@ def png(table: RunTable) -> bytes:
     for offset, (attribute, (label, colour, marker)) in zip((-0.2, 0.0, 0.2), SERIES.items(), strict=True):
         for row, model in enumerate(table.models):
             rate: Rate = getattr(model, attribute)
-            shown = label if row == 0 else None
+            face = "white" if model.upper_bound and attribute != "clean" else colour
             axes.hlines(row + offset, 100 * rate.low, 100 * rate.high, colors=colour, linewidth=2)
-            axes.plot(100 * rate.value, row + offset, marker=marker, color=colour, linestyle="none", markersize=7, label=shown)
+            axes.plot(100 * rate.value, row + offset, marker, color=colour, markerfacecolor=face, markersize=7)
+        axes.plot([], [], marker, color=colour, markersize=7, label=label)  # for the legend
     axes.set_yticks(range(len(table.models)), [drawing.plain(model.model) for model in table.models])
     axes.invert_yaxis()
     axes.set_xlim(0, 100)
-    axes.set_xlabel("accuracy in %, with 95 % intervals")
+    hollow = "; hollow: an upper bound" if any(model.upper_bound for model in table.models) else ""
+    axes.set_xlabel(f"accuracy in %, with 95 % intervals{hollow}")
     drawing.title(axes, heading(table), figure)
     axes.grid(axis="x", color="0.9")
     axes.spines[["top", "right"]].set_visible(False)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pandas as pd
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
+from rdc_bench.reporting.bounds import bounded, doubt_columns, footnotes
 from rdc_bench.reporting.comparison import Comparisons, RunTable
+from rdc_bench.reporting.fit import print_line, print_table
 from rdc_bench.reporting.reported import Elsewhere
-from rdc_bench.reporting.side_by_side import ACROSS, heading_across, threat_rows
+from rdc_bench.reporting.side_by_side import ACROSS, footnotes_across, heading_across, threat_rows
 from rdc_bench.results.across import SideBySide
 from rdc_bench.results.statistics import Rate
 from rdc_bench.results.summary import SENSES, AttackSummary, ModelSummary
@@ -31,7 +31,7 @@ def main_rows(table: RunTable) -> pd.DataFrame:
     rows = []
     for m in table.models:
         row = {"model": _marked(table, m), "clean": m.clean.percent}
-        row |= {f"robust {sense}": getattr(m, sense).percent for sense in _senses(table)}
+        row |= {f"robust {sense}": bounded(getattr(m, sense).percent, m) for sense in _senses(table)}
         if any(other.undecided for other in table.models):
             row["undecided"] = str(m.undecided)
         row |= {
@@ -44,15 +44,21 @@ def main_rows(table: RunTable) -> pd.DataFrame:
 
 
 def attack_rows(table: RunTable) -> pd.DataFrame:
-    """Per model and attack, ``avg / majority / worst`` in %, with the attacks that did not run through marked."""
+    """Per model and attack, ``avg / majority / worst`` in %, with the attacks that did not run through marked.
+
+    Of a witness, what it broke of the images that it was shown.
+    """
     rows = []
     for m in table.models:
         row = {"model": _marked(table, m)}
         for name, a in m.attacks.items():
             mark = "" if a.status == "ok" else f" ({a.failed} {a.status})"
-            row[name] = " / ".join(getattr(a, sense).span for sense in _senses(table)) + mark
+            if a.witnessed:
+                row[name] = f"broke {a.witnessed.broke} of {a.witnessed.tried}{mark}"
+            else:
+                row[name] = bounded(" / ".join(getattr(a, sense).span for sense in _senses(table)) + mark, m)
         rows.append(row)
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).fillna("–")  # a witness was not shown images of every model
 
 
 #: Beside the name of a model whose diagnosis failed.
@@ -80,39 +86,52 @@ def reported_rows(elsewhere: list[Elsewhere]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+#: Columns of the main table that are needed most.
+NEEDED = ("robust worst", "clean", "undecided", "robust avg", "vs best baseline", "robust majority")
+
+
 def terminal(comparisons: Comparisons, console: Console) -> None:
     """Print all tables."""
+    told: list[list[Elsewhere]] = []
     for table in comparisons.runs:
-        console.print(rich_table(main_rows(table), heading(table)))
+        print_table(console, main_rows(table), heading(table), NEEDED)
+        for line in footnotes(table.models):
+            print_line(console, line, "yellow")
         if len(table.manifest.attacks) > 1:
-            console.print(rich_table(attack_rows(table), f"by attack: {' / '.join(_senses(table))}"))
-        if table.elsewhere:
+            console.print()
+            print_table(console, attack_rows(table), f"by attack: {' / '.join(_senses(table))}")
+        if table.elsewhere and table.elsewhere not in told:  # once for all runs under the same threat
+            told.append(table.elsewhere)
             lowest = {row.model: row for row in table.elsewhere}  # they are sorted, so the last of a model is its lowest
-            shown = reported_rows([row for row in table.elsewhere if lowest[row.model] is row])
-            console.print(rich_table(shown.drop(columns="note"), f"{ELSEWHERE}; the lowest for each model"))
-        console.print(f"[dim]{escape(table.manifest.note)}[/dim]")
+            shown = reported_rows([row for row in table.elsewhere if lowest[row.model] is row]).drop(columns="note")
+            console.print()
+            print_table(console, shown, f"{ELSEWHERE}; the lowest for each model", ("reported robust",))
+        console.print()
+        print_line(console, table.manifest.note, "dim")
         for line in _warnings(table):
-            console.print(f"[yellow]{escape(line)}[/yellow]")
+            print_line(console, line, "yellow")
         console.print()
     for across in comparisons.across:
         _print_across(across, console)
-    console.print(f"[dim]{RATES}[/dim]")
+    print_line(console, RATES, "dim")
     if comparisons.unfinished:
-        console.print(f"[yellow]not finished, left out: {escape(', '.join(comparisons.unfinished))}[/yellow]")
+        print_line(console, f"not finished, left out: {', '.join(comparisons.unfinished)}", "yellow")
 
 
 def terminal_set(across: SideBySide, tables: list[RunTable], console: Console) -> None:
     """Print the runs of a set as one table, with what must be said about any of them."""
-    console.print(f"[dim]{escape(tables[0].manifest.note)}[/dim]")
+    print_line(console, tables[0].manifest.note, "dim")
     for table in tables:
         for line in _warnings(table):
-            console.print(f"[yellow]{escape(f'{table.manifest.threat}: {line}')}[/yellow]")
+            print_line(console, f"{table.manifest.threat}: {line}", "yellow")
     _print_across(across, console)
 
 
 def _print_across(across: SideBySide, console: Console) -> None:
-    console.print(rich_table(threat_rows(across), heading_across(across)))
-    console.print(f"[dim]{ACROSS}[/dim]")
+    print_table(console, threat_rows(across), heading_across(across))
+    for line in footnotes_across(across):
+        print_line(console, line, "yellow")
+    print_line(console, ACROSS, "dim")
     console.print()
 
 
@@ -120,14 +139,15 @@ def markdown(comparisons: Comparisons) -> str:
     """All tables as a Markdown page."""
     parts = ["# Robustness report", "", RATES, ""]
     for table in comparisons.runs:
-        parts += [f"## {heading(table)}", "", _markdown(main_rows(table)), ""]
+        parts += [f"## {heading(table)}", "", _markdown(main_rows(table)), "", *_paragraphs(footnotes(table.models))]
         if len(table.manifest.attacks) > 1:
             parts += [f"By attack, {' / '.join(_senses(table))} in %:", "", _markdown(attack_rows(table)), ""]
         if table.elsewhere:
             parts += [f"{ELSEWHERE}, in %:", "", _markdown(reported_rows(table.elsewhere)), ""]
         parts += [f"{table.manifest.note.capitalize()}. Run `{table.path.name}`.", *_warnings(table), ""]
     for across in comparisons.across:
-        parts += [f"## {heading_across(across)}", "", _markdown(threat_rows(across)), "", ACROSS, ""]
+        parts += [f"## {heading_across(across)}", "", _markdown(threat_rows(across)), ""]
+        parts += [*_paragraphs(footnotes_across(across)), ACROSS, ""]
     if comparisons.unfinished:
         parts += [f"Not finished, left out: {', '.join(comparisons.unfinished)}.", ""]
     return "\n".join(parts)
@@ -153,7 +173,8 @@ def csv(comparisons: Comparisons) -> str:
             results |= {name: ({sense: getattr(of, sense) for sense in SENSES}, of.status) for name, of in of_each.items()}
             for name, (by_sense, status) in results.items():
                 rates = {f"{sense}{end}": bound for sense, rate in by_sense.items() for end, bound in _bounds(rate).items()}
-                rows.append({**shared, "attack": name, "status": status, **rates, "undecided": s.undecided})
+                line = {**shared, "attack": name, "status": status, **rates, "undecided": s.undecided}
+                rows.append({**line, **doubt_columns(s)})
     return pd.DataFrame(rows).to_csv(index=False)
 
 
@@ -200,14 +221,8 @@ def _warnings(table: RunTable) -> list[str]:
     return lines
 
 
-def rich_table(frame: pd.DataFrame, title: str) -> Table:
-    """A frame for the terminal; nothing in it is read as markup."""
-    table = Table(title=escape(title), title_justify="left", title_style="bold")
-    for column in frame.columns:
-        table.add_column(column, justify="left" if column in ("model", "threat") else "right", overflow="fold")
-    for row in frame.itertuples(index=False):
-        table.add_row(*(escape(str(value)) for value in row))
-    return table
+def _paragraphs(lines: list[str]) -> list[str]:
+    return [part for line in lines for part in (line, "")]
 
 
 def _markdown(frame: pd.DataFrame) -> str:

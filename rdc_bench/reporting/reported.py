@@ -6,9 +6,10 @@ They are of other images, other attacks and other machines, so nothing here is c
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from rdc_bench.cards import Reported, card_names, find_model_card
+from rdc_bench.cards import ModelCard, Reported, card_names, read_card
 from rdc_bench.eps import parse_eps
 from rdc_bench.errors import UserError
 from rdc_bench.results.schema import Manifest
@@ -43,6 +44,8 @@ class Elsewhere(NamedTuple):
             "attacks": {attack: {**unknown, "status": "reported", kind: rate}},
             "nfe_per_image": None,
             "seconds_per_image": None,
+            "upper_bound": None,
+            "doubts": [],
         }
 
 
@@ -53,19 +56,26 @@ def _rate(figure: Reported) -> dict[str, float | None]:
     return dict(wilson(figure.value, figure.n).as_json())
 
 
-def reported_elsewhere(manifest: Manifest) -> list[Elsewhere]:
-    """What the cards of a run's dataset report under its threat at its size, from the most to the least robust."""
+def readable_cards() -> list[ModelCard]:
+    """Every model card here that has no fault; `rdc-bench list models` shows the others."""
+    cards = []
+    for path in card_names("models").values():
+        with contextlib.suppress(UserError):
+            cards.append(read_card(path, ModelCard))
+    return cards
+
+
+def reported_elsewhere(manifest: Manifest, cards: Iterable[ModelCard]) -> list[Elsewhere]:
+    """What those of the cards that are for a run's dataset report under its threat at its size, the most robust first."""
     found = []
     eps = parse_eps(manifest.eps).value
-    for name in card_names("models"):
-        with contextlib.suppress(UserError):  # a faulty card is no matter of this run's; `rdc-bench list models` shows it
-            card = find_model_card(name).card
-            if card.dataset != manifest.dataset:
-                continue
-            clean = {(figure.source, figure.n): figure for figure in card.reported if figure.metric == "clean"}
-            found += [
-                Elsewhere(card.name, card.title, figure, clean.get((figure.source, figure.n)))
-                for figure in card.reported
-                if figure.threat == manifest.threat and figure.eps and parse_eps(figure.eps).value == eps
-            ]
+    for card in cards:
+        if card.dataset != manifest.dataset:
+            continue
+        clean = {(figure.source, figure.n): figure for figure in card.reported if figure.metric == "clean"}
+        found += [
+            Elsewhere(card.name, card.title, figure, clean.get((figure.source, figure.n)))
+            for figure in card.reported
+            if figure.threat == manifest.threat and figure.eps and parse_eps(figure.eps).value == eps
+        ]
     return sorted(found, key=lambda row: (-row.figure.value, row.model))

@@ -74,7 +74,7 @@ def model_info(table: RunTable, entry: ModelEntry, summary: ModelSummary) -> dic
         "clean_acc": _percent(summary.clean.value),
         "external": _percent(summary.worst.value),
         "footnote": _footnote(table, entry, summary),
-        "unreliable": summary.undecided > 0 or entry.gradient == "bpda",
+        "unreliable": summary.undecided > 0 or entry.gradient == "bpda" or summary.upper_bound,
     }
     if AUTOATTACK in summary.attacks:
         info["autoattack_acc"] = _percent(summary.attacks[AUTOATTACK].worst.value)

@@ -8,18 +8,19 @@ from pathlib import Path
 import pandas as pd
 from rich.console import Console
 
-from rdc_bench.reporting.comparison import compare
-from rdc_bench.reporting.render import rich_table, terminal, terminal_set
+from rdc_bench.reporting.comparison import Comparisons, compare
+from rdc_bench.reporting.fit import print_line, print_table
+from rdc_bench.reporting.render import terminal, terminal_set
 from rdc_bench.results.across import SideBySide
 from rdc_bench.results.diagnosis import Diagnosis
 
-#: Width of tables that go into a pipe or a file, where there is no terminal to fit.
-WIDTH = 160
+#: Width of what goes into a pipe or a file, where there is no terminal to fit: enough for every row to be one line.
+WIDTH = 10_000
 
 
-def show_run(path: Path) -> None:
+def show(comparisons: Comparisons) -> None:
     """Print the tables of one run, or of all runs in a results folder, on stdout."""
-    terminal(compare(path), _console())
+    terminal(comparisons, _console())
 
 
 def show_set(table: SideBySide, runs: Sequence[Path]) -> None:
@@ -34,9 +35,12 @@ def show_diagnosis(diagnosis: Diagnosis) -> None:
     terminal_diagnosis(diagnosis, _console())
 
 
-def show_table(frame: pd.DataFrame, title: str) -> None:
+def show_table(frame: pd.DataFrame, title: str, footnotes: Sequence[str] = ()) -> None:
     """Print one table on stdout."""
-    _console().print(rich_table(frame, title))
+    console = _console()
+    print_table(console, frame, title)
+    for line in footnotes:
+        print_line(console, line, "yellow")
 
 
 def _console() -> Console:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from rdc_bench.reporting.bounds import bounded, doubt_columns, footnotes
 from rdc_bench.results.across import Column, Row, SideBySide
 from rdc_bench.threats import SETS
 
@@ -39,6 +40,11 @@ def threat_rows(table: SideBySide) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
+def footnotes_across(table: SideBySide) -> list[str]:
+    """What the mark of upper bounds means, for all models."""
+    return footnotes(cell for row in table.rows for cell in row.cells.values())
+
+
 def threats_csv(tables: list[SideBySide]) -> str:
     """One line per table, model and threat, and per set its union (threat ``unseen`` or ``all``), rates as fractions."""
     lines = []
@@ -52,7 +58,7 @@ def threats_csv(tables: list[SideBySide]) -> str:
                 line = {**shared, "model": row.model, "threat": threat, "eps": eps}
                 for sense, rate in (("avg", summary.avg), ("worst", summary.worst)):
                     line |= {sense: rate.value, f"{sense}_low": rate.low, f"{sense}_high": rate.high}
-                lines.append({**line, "undecided": summary.undecided})
+                lines.append({**line, "undecided": summary.undecided, **doubt_columns(summary)})
     return pd.DataFrame(lines).to_csv(index=False)
 
 
@@ -61,7 +67,7 @@ def _under(row: Row, column: Column) -> str:
     if summary is None:
         return "–"
     undecided = f" ({summary.undecided} undecided)" if summary.undecided else ""
-    return _both(row, summary.avg.span, summary.worst.span) + undecided
+    return bounded(_both(row, summary.avg.span, summary.worst.span) + undecided, summary)
 
 
 def _over(row: Row, name: str) -> dict[str, str]:
@@ -69,11 +75,12 @@ def _over(row: Row, name: str) -> dict[str, str]:
     if name not in row.over:
         return dict.fromkeys(FIGURES, "–")
     over = row.over[name]
-    return {
+    texts = {
         "mean": _both(row, *(f"{100 * over.mean[sense]:.1f}" for sense in ("avg", "worst"))),
         "lowest": _both(row, *(f"{100 * over.lowest[sense][0]:.1f}" for sense in ("avg", "worst"))),
         "union": _both(row, over.union.avg.span, over.union.worst.percent),
     }
+    return {figure: bounded(text, over.union) for figure, text in texts.items()}
 
 
 def _both(row: Row, avg: str, worst: str) -> str:

@@ -8,7 +8,8 @@ from typing import Any
 
 from rdc_bench.api import run
 from rdc_bench.evaluation.run import Progress, RunResult
-from rdc_bench.files import write_atomically
+from rdc_bench.files import check_writable, write_atomically
+from rdc_bench.reporting.bounds import footnotes
 from rdc_bench.reproduction.recipe import Recipe, Step, find_recipe
 from rdc_bench.reproduction.table import ALL, Done, Row, long_table, rows_of, table
 from rdc_bench.reproduction.variants import write_variant
@@ -31,6 +32,11 @@ class Reproduction:
         """What was done, in one line."""
         r = self.recipe
         return f"{r.title} · {r.dataset} · {r.threat} · eps {r.eps} · first {self.n} test images · {r.repeats} repeats"
+
+    @property
+    def footnotes(self) -> list[str]:
+        """What the marks in the table mean, if there are any."""
+        return footnotes(row.together for row in self.rows)
 
     def as_json(self) -> dict[str, Any]:
         """The document that ``rdc-bench reproduce --json`` prints."""
@@ -59,10 +65,11 @@ def reproduce(
         name: of a packaged recipe, or a path. n: images, the first of the test split; None for the recipe's.
         progress: called after every shard.
         more: ``device``, ``data_dir``, ``allow_download`` of :func:`rdc_bench.run`.
-    Raises: ``UserError`` for bad input.
+    Raises: ``UserError`` for bad input; ``OSError`` where ``out`` cannot be written.
     """
     recipe = find_recipe(name)
     folder = Path(out) / recipe.name
+    check_writable(folder)
     cards = {title: str(write_variant(title, variant, folder / "cards")) for title, variant in recipe.variants.items()}
     steps: list[Done] = []
     for step in recipe.steps:
@@ -115,6 +122,7 @@ def _markdown(told: Reproduction) -> str:
         "Accuracies in %, average / worst of the repeats; where one stands alone, with its Wilson 95 % interval. "
         f"*{ALL}*: images that no step broke.",
         table(told.rows).to_markdown(index=False, disable_numparse=True),
+        *told.footnotes,
         "Steps:\n\n" + "\n".join(steps),
     ]
     if variants:

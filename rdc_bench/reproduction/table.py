@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from rdc_bench.evaluation.run import RunResult
+from rdc_bench.reporting.bounds import bounded
 from rdc_bench.results.across import StoredRun, together
 from rdc_bench.results.summary import ModelSummary
 
@@ -58,7 +59,7 @@ def table(rows: list[Row]) -> pd.DataFrame:
     for row in rows:
         line = {"model": row.model, "clean": row.together.clean.percent}
         line |= {label: _cell(row.by_step.get(label)) for label in labels}
-        line |= {f"{ALL}, avg": row.together.avg.percent, f"{ALL}, worst": row.together.worst.percent}
+        line |= {f"{ALL}, {sense}": bounded(getattr(row.together, sense).percent, row.together) for sense in ("avg", "worst")}
         lines.append(line)
     return pd.DataFrame(lines)
 
@@ -77,7 +78,7 @@ def long_table(rows: list[Row]) -> pd.DataFrame:
 
 
 def _cell(summary: ModelSummary | None) -> str:
-    return "–" if summary is None else f"{summary.avg.span} / {summary.worst.span}"
+    return "–" if summary is None else bounded(f"{summary.avg.span} / {summary.worst.span}", summary)
 
 
 def _title(by_step: dict[str, ModelSummary]) -> str:

@@ -9,9 +9,10 @@ choose it; it is found image by image from the records, not from the rates (Dai 
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -27,12 +28,18 @@ from rdc_bench.results.summary import SENSES, ModelSummary, summarize
 from rdc_bench.threats import SETS
 
 
-class StoredRun(NamedTuple):
+@dataclass(frozen=True)
+class StoredRun:
     """A complete run from disk."""
 
     folder: RunFolder
     manifest: Manifest
     records: pd.DataFrame
+
+    @functools.cached_property
+    def models(self) -> list[ModelSummary]:
+        """What it amounts to, one summary per model."""
+        return summarize(self.manifest, self.records)
 
     @classmethod
     def read(cls, folder: RunFolder) -> StoredRun:
@@ -72,6 +79,8 @@ class OverSet(NamedTuple):
             "mean": self.mean,
             "lowest": {sense: {"value": value, "threat": threat} for sense, (value, threat) in self.lowest.items()},
             "union": union["robust"],
+            "upper_bound": union["upper_bound"],
+            "doubts": union["doubts"],
         }
 
 
@@ -119,13 +128,14 @@ def side_by_side(runs: Iterable[StoredRun]) -> list[SideBySide]:
     for run in runs:
         m = run.manifest
         groups.setdefault((m.dataset, m.split, m.data_sha256, m.n, m.profile, m.repeats, m.seed), []).append(run)
-    return [_table(group) for group in groups.values()]
+    find_card = functools.cache(_card)  # most runs are under the same few threats
+    return [_table(group, find_card) for group in groups.values()]
 
 
-def _table(runs: Sequence[StoredRun]) -> SideBySide:
+def _table(runs: Sequence[StoredRun], find_card: Callable[[str], ThreatCard | None]) -> SideBySide:
     by_column: dict[Column, list[StoredRun]] = {}
     for run in runs:
-        by_column.setdefault(_column(run.manifest), []).append(run)
+        by_column.setdefault(_column(run.manifest, find_card), []).append(run)
     columns = sorted(by_column, key=lambda c: (c.sets != ("all",), c.label))  # what models are trained against comes first
     by_model: dict[tuple[str, str], dict[Column, list[StoredRun]]] = {}
     for column in columns:
@@ -140,9 +150,9 @@ def _table(runs: Sequence[StoredRun]) -> SideBySide:
     return SideBySide(runs[0].manifest, columns, sorted(rows, key=_from_the_best))
 
 
-def _column(m: Manifest) -> Column:
+def _column(m: Manifest, find_card: Callable[[str], ThreatCard | None]) -> Column:
     """A threat counts in the sets at the size that its card gives it, which is what a run of the set takes."""
-    card = _card(m.threat)
+    card = find_card(m.threat)
     usual = card is not None and parse_eps(card.default_eps).value == parse_eps(m.eps).value
     return Column(m.threat, m.eps, tuple(s for s in SETS if usual and card and (SETS[s].seen or not card.seen)))
 
@@ -183,7 +193,13 @@ def _over(of_each: dict[str, ModelSummary], union: ModelSummary) -> OverSet:
 
 
 def together(name: str, runs: Sequence[StoredRun]) -> ModelSummary:
-    """One model under everything that was tried against it in several runs on the same images, worst case per image."""
+    """One model under everything that was tried against it in several runs on the same images, worst case per image.
+
+    What casts doubt on any of the runs casts doubt on them together.
+    """
+    own = [next(summary for summary in run.models if summary.model == name) for run in runs]
+    if len(own) == 1:
+        return own[0]._replace(attacks={f"0/{label}": found for label, found in own[0].attacks.items()})
     parts: list[pd.DataFrame] = []
     attacks: list[AttackEntry] = []
     for number, run in enumerate(runs):
@@ -194,7 +210,8 @@ def together(name: str, runs: Sequence[StoredRun]) -> ModelSummary:
         attacks += [a.model_copy(update={"label": f"{number}/{a.label}"}) for a in run.manifest.attacks]
     first = runs[0].manifest
     entry = next(entry for entry in first.models if entry.name == name)
-    return summarize(first.model_copy(update={"attacks": attacks, "models": [entry]}), pd.concat(parts))[0]
+    (summary,) = summarize(first.model_copy(update={"attacks": attacks, "models": [entry]}), pd.concat(parts))
+    return summary._replace(doubts=tuple(dict.fromkeys(doubt for each in own for doubt in each.doubts)))
 
 
 def _from_the_best(row: Row) -> tuple[Any, ...]:

@@ -130,13 +130,16 @@ class Masked(NamedTuple):
     checks: list[str]
 
 
-def masked(results: Path, entries: Sequence[ModelEntry]) -> dict[str, list[Masked]]:
-    """By name, those models of a run of which a diagnosis under ``results`` failed.
+def failed_diagnoses(results: Path) -> list[Diagnosis]:
+    """The diagnoses under ``results`` that failed. Raises ``UserError`` for one that cannot be read."""
+    return [d for path in sorted(results.glob(f"{DIAGNOSES}/*/{DOCUMENT}")) if (d := _read(path)).failed]
+
+
+def masked(failed: Sequence[Diagnosis], entries: Sequence[ModelEntry]) -> dict[str, list[Masked]]:
+    """By name, those models of a run of which a diagnosis failed.
 
     Args: entries: the models as the run used them; diagnoses of other settings or weights do not count.
-    Raises: ``UserError`` for a diagnosis that cannot be read.
     """
-    failed = [d for path in sorted(results.glob(f"{DIAGNOSES}/*/{DOCUMENT}")) if (d := _read(path)).failed]
     found = {entry.name: [Masked(d.threat, d.eps, d.failed) for d in failed if d.is_about(entry)] for entry in entries}
     return {name: diagnoses for name, diagnoses in found.items() if diagnoses}
 

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from rdc_bench.cards import settings
 from rdc_bench.hub.reference import is_reference
+from rdc_bench.results.admission import Admission
 
 #: One row per image, attack and repeat (and model). The pseudo-attack ``clean`` holds the predictions on clean images.
 RECORDS = pa.schema(
@@ -79,7 +80,8 @@ class ModelEntry(BaseModel):
     """One evaluated model: its card and those of its parts as data, the SHA-256 of card and weights, how it treats randomness.
 
     ``reference``: what leads to it again, with the commit of what comes from the Hub; None, in older runs, for ``name``.
-    ``fixed_noise``: its noise was the same for every image and call, and ``name`` says so.
+    ``fixed_noise``: its noise was the same for every image and call, and ``name`` says so. ``admission``: what was seen of it
+    before it was attacked, and mended; None in older runs. ``notes``: what a reader of its figures must know.
     """
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
@@ -95,6 +97,8 @@ class ModelEntry(BaseModel):
     gradient: str
     repeats: int
     fixed_noise: bool = False
+    admission: Admission | None = None
+    notes: list[str] = []
 
     @property
     def settings(self) -> dict[str, dict[str, Any]]:

@@ -67,6 +67,11 @@ class ModelSummary(NamedTuple):
     robust_images: np.ndarray
     doubts: tuple[str, ...] = ()
 
+    @property
+    def upper_bound(self) -> bool:
+        """Whether robust accuracies are to be read as upper bounds alone."""
+        return bool(self.doubts)
+
     def as_json(self) -> dict[str, Any]:
         """The object that ``run --json`` and ``report --json`` print for a model."""
         return {
@@ -77,10 +82,10 @@ class ModelSummary(NamedTuple):
             "clean": self.clean.as_json(),
             "robust": {**_in_every_sense(self), "undecided": self.undecided},
             "attacks": {name: attack.as_json() for name, attack in self.attacks.items()},
-            "upper_bound": bool(self.doubts),
-            "doubts": list(self.doubts),
             "nfe_per_image": self.nfe_per_image,
             "seconds_per_image": self.seconds_per_image,
+            "upper_bound": self.upper_bound,
+            "doubts": list(self.doubts),
         }
 
 

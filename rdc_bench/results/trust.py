@@ -26,7 +26,8 @@ CHANCE = 0.1
 #: How improbable more than that must be before gradients are said to mislead.
 SIGNIFICANT = 0.01
 
-NEXT = "figures are upper bounds; see `rdc-bench diagnose`, and attack without gradients (ensemble, square-eot)"
+#: What to do about such doubts.
+NEXT = "see `rdc-bench diagnose`, and attack without gradients (ensemble, square-eot)"
 
 
 class Witnessed(NamedTuple):

@@ -25,7 +25,7 @@ from rdc_bench.diffusion import EDMPrecond
 from rdc_bench.eps import Eps
 from rdc_bench.errors import UserError, first_line
 from rdc_bench.evaluation.judge import predictions
-from rdc_bench.files import write_atomically
+from rdc_bench.files import check_writable, write_atomically
 from rdc_bench.loading import load_denoiser
 from rdc_bench.networks import MultiHeadUNet, network_class
 from rdc_bench.stages import Report, unheard
@@ -43,7 +43,9 @@ VALIDATION_LEVELS = 16
 
 @dataclass(frozen=True)
 class Job:
-    """What all training runs share. What is wrong by itself raises ``UserError`` here, before data are looked for.
+    """What all training runs share.
+
+    Raises: ``UserError`` for what is wrong by itself, before data are looked for; ``OSError`` where it cannot write.
 
     Attributes:
         name: of the card and the weights. dataset: its name. schedule: see :class:`~rdc_bench.training.loop.Schedule`.
@@ -68,6 +70,8 @@ class Job:
         shape = dataset_info(self.dataset).shape
         if shape and self.schedule.shift >= min(shape[1:]):
             raise UserError(f"shift = {self.schedule.shift}: the images of {self.dataset} have {min(shape[1:])} pixels a side")
+        for folder in (self.out, self.checkpoints):  # hours of training come before the first file
+            check_writable(folder)
 
     @cached_property
     def image_shape(self) -> Shape:

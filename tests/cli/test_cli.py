@@ -25,7 +25,7 @@ PLUGIN = textwrap.dedent("""
     def plugged():
         return Linear()
 
-    @attack("plugged-attack", threats=["linf"])
+    @attack("plugged-attack", threats=["linf"], gradient="black-box")
     def plugged_attack(model, x, y, threat, *, generator, strength: float = 1.0):
         return threat.project(x, x + strength * (torch.rand(x.shape, generator=generator) - 0.5))
 

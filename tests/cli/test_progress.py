@@ -2,6 +2,7 @@
 
 import io
 import json
+import logging
 import re
 import sys
 import time
@@ -12,6 +13,7 @@ import rdc_bench
 from rdc_bench import data
 from rdc_bench.cli import main, progress
 from rdc_bench.cli.progress import stages
+from rdc_bench.evaluation.run import Step
 from rdc_bench.training import runs
 
 
@@ -117,9 +119,7 @@ def test_a_training_tells_of_reading_training_and_judging(capsys, monkeypatch, t
 
 
 def test_verification_counts_the_images(monkeypatch, capsys, tmp_path, toys):
-    monkeypatch.setattr(progress, "PATIENCE", 1e9)
     done = rdc_bench.run(models=toys, attacks=["fgsm"], n=20, repeats=2, out=tmp_path)
-    (tmp_path / "x").mkdir()
     code, out, err = invoke(capsys, monkeypatch, "verify", done.path, "--json")
     assert code == 0
     assert json.loads(out)["ok"]
@@ -137,3 +137,27 @@ def test_a_conversion_that_takes_long_says_so(capsys, monkeypatch, tmp_path):
     assert code == 0
     assert out == f"{tmp_path}\n"
     assert err.startswith("converting x.pt ... (")
+
+
+@pytest.mark.usefixtures("impatient")
+def test_what_an_evaluation_tells_is_shown_and_the_logger_is_left_as_it_was(capsys):
+    logger = logging.getLogger(progress.TELLS)
+    before = logger.level, list(logger.handlers)
+    with progress.run_progress() as show:
+        logging.getLogger(f"{progress.TELLS}.anything").info("models: %s", "[red]one")
+        logging.getLogger(f"{progress.TELLS}.anything").debug("loading one")
+        time.sleep(0.2)
+        show(Step(4, 4, "linf", "one", "pgd", 3, 4))
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "models: [red]one" in err.splitlines()
+    assert "loading one ..." in err
+    assert "4/4" in err
+    assert (logger.level, logger.handlers) == before
+
+
+@pytest.mark.parametrize("judged", [0, 3])
+def test_an_attack_that_was_shown_nothing_is_no_error(judged, capsys):
+    with progress.run_progress() as show:
+        show(Step(3, 3, "linf", "one", "witness", 0, judged))
+    assert f"0/{judged} right" in capsys.readouterr().err

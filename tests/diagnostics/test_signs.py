@@ -5,8 +5,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from rdc_bench.attacks.agreement import WANTED, needed
 from rdc_bench.diagnostics import gradient_agreement
-from rdc_bench.diagnostics.gradient_agreement import AFFORDED, LIMIT, WANTED, needed
+from rdc_bench.diagnostics.gradient_agreement import AFFORDED, LIMIT
 from rdc_bench.diagnostics.subject import make_subject
 from rdc_bench.threats import LpThreat
 

@@ -1,6 +1,7 @@
 """Engines: whatever computes the shards and in whatever order, the records are the same."""
 
 import importlib
+import signal
 import sys
 import textwrap
 
@@ -39,7 +40,7 @@ PLUGIN = textwrap.dedent("""
         options = {"dataset": "fashion-mnist", "image_shape": (1, 28, 28), "num_classes": 10}
         rdc_bench.model(name, **options)(lambda noise=noise: Linear(noise))
 
-    @rdc_bench.attack("mortal", threats=["linf"])
+    @rdc_bench.attack("mortal", threats=["linf"], gradient="black-box")
     def mortal(model, x, y, threat, *, generators, deaths: int = 0, marks: str = ""):
         "A random start; takes the process with it the first times that it is called."
         for death in range(deaths):
@@ -201,3 +202,15 @@ def test_what_ray_did_before_an_interruption_is_kept_for_any_engine(tmp_path, pl
     resumed = evaluate(tmp_path / "out")
     assert resumed.path == folder
     assert_same_results(evaluate(tmp_path / "whole"), resumed)
+
+
+def test_ray_leaves_the_handler_of_a_request_to_end(monkeypatch):
+    engine = pytest.importorskip("rdc_bench.evaluation.engines.ray", reason="the extra ray is not installed")
+    ours, theirs = (lambda *_: None), (lambda *_: None)
+    monkeypatch.setattr(engine, "_join", lambda address: signal.signal(signal.SIGTERM, theirs))
+    before = signal.signal(signal.SIGTERM, ours)
+    try:
+        engine._connect(None)
+        assert signal.getsignal(signal.SIGTERM) is ours
+    finally:
+        signal.signal(signal.SIGTERM, before)

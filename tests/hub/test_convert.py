@@ -487,16 +487,22 @@ def test_a_destination_is_replaced_only_if_a_conversion_made_it(capsys, tmp_path
     assert "no earlier conversion" in refused(capsys, tmp_path, source, foreign, *options)
 
 
-def test_a_full_disk_leaves_the_earlier_conversion(capsys, tmp_path, resnet, monkeypatch) -> None:
+@pytest.mark.parametrize("syncs", [0, 1, 4])  # before anything is read, and while it is written
+def test_a_full_disk_leaves_the_earlier_conversion(capsys, tmp_path, resnet, monkeypatch, syncs) -> None:
     options, state, source = resnet
     torch.save(state, source)
     dest = tmp_path / "dest"
     assert invoke(capsys, source, dest, *options)[0] == 0
     before = {path: path.read_bytes() for path in dest.iterdir()}
 
+    real, handles = os.fsync, []
+
     def full(handle: int) -> None:
-        raise OSError(28, "No space left on device")
+        handles.append(handle)
+        if len(handles) > syncs:
+            raise OSError(28, "No space left on device")
+        real(handle)
 
     monkeypatch.setattr(os, "fsync", full)
-    assert "No space left" in refused(capsys, tmp_path, source, dest, *options)
+    assert f"{dest if syncs else tmp_path}: no space is left" in refused(capsys, tmp_path, source, dest, *options)
     assert {path: path.read_bytes() for path in dest.iterdir()} == before

@@ -1,6 +1,8 @@
 """Pulling through the real client from a Hub on the loopback interface."""
 
+import errno
 import hashlib
+import os
 import shutil
 import socket
 import time
@@ -310,3 +312,23 @@ def test_a_card_too_large_to_be_one_is_not_fetched(hub, refused, small):
     hub.commit("o/r", {**small, "small.yaml": small["small.yaml"] + b"#" * (1 << 20)})
     assert "no card has more than" in refused("hf://o/r")
     assert hub.asked("GET", "small.yaml") == []
+
+
+def test_a_cache_that_cannot_be_written_is_named(hub, get, refused, small, tmp_path):
+    hub.commit("o/r", small)
+    (tmp_path / "file").touch()
+    assert f"{tmp_path / 'file'}" in (line := refused("hf://o/r", cache_dir=tmp_path / "file" / "cache"))
+    assert "Errno" not in line
+
+
+def test_a_full_disk_under_the_cache_is_named_and_the_pull_goes_on(hub, get, refused, small, monkeypatch):
+    hub.commit("o/r", small)
+
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", full)
+        patch.setattr(shutil, "move", full)
+        assert "no space is left on the device; make room" in refused("hf://o/r")
+    assert len(get("hf://o/r").files) == 4

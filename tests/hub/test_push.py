@@ -128,8 +128,9 @@ def test_figures_of_a_run_stand_in_the_readme(hub, here):
 
 COMMANDS = """
 import contextlib, io, json, sys
-from rdc_bench.cli import main
+from rdc_bench.cli import main, progress
 
+progress.PATIENCE = 1e6  # on a busy machine, more would be said than is asked for here
 for line in json.load(sys.stdin):
     out, err = io.StringIO(), io.StringIO()
     sys.argv = ["rdc-bench", *line]

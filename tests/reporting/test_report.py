@@ -1,12 +1,16 @@
 import csv
 import io
 import json
+from collections import Counter
+from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from rich.console import Console
 
 import rdc_bench
 from rdc_bench import UserError
+from rdc_bench.cli.report import command
 from rdc_bench.reporting import compare
 from rdc_bench.reporting.render import csv as render_csv
 from rdc_bench.reporting.render import markdown, terminal
@@ -112,6 +116,25 @@ def test_unfinished_runs_are_left_out_and_named(results):
     tables = compare(results)
     assert tables.unfinished == ["other"]
     assert "other" in markdown(tables)
+
+
+def test_every_card_is_read_once_however_many_runs_there_are(results, tmp_path, toys, monkeypatch):
+    for threat in ("linf", "l2", "stadv"):
+        rdc_bench.run(models=["toy"], threat=threat, attacks=[{"stadv": "stadv"}.get(threat, "fgsm")], n=2, out=results)
+    assert len(compare(results).runs) == 4
+    reads: Counter[Path] = Counter()
+    read_text = Path.read_text
+
+    def counted(path, *args, **options):
+        reads[path] += path.suffix == ".yaml"
+        return read_text(path, *args, **options)
+
+    monkeypatch.setattr(Path, "read_text", counted)
+    for arguments in (["--format", "markdown", "--format", "csv"], ["--json"]):
+        reads.clear()
+        assert CliRunner().invoke(command, [str(results), "--out", str(tmp_path / "report"), *arguments]).exit_code == 0
+        assert reads
+        assert set(reads.values()) == {1}
 
 
 def test_bad_formats_and_places_are_named(results, tmp_path):

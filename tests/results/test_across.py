@@ -1,5 +1,7 @@
 """Threats side by side: the union against counting by hand, and which runs stand beside which."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -22,8 +24,8 @@ def runs(tmp_path, registered, toys):
     (folder,) = find_runs(tmp_path / "results")
     run = StoredRun.read(folder)
     return [
-        run._replace(
-            manifest=run.manifest.model_copy(update={"threat": name, "eps": eps or find_threat_card(name).default_eps})
+        dataclasses.replace(
+            run, manifest=run.manifest.model_copy(update={"threat": name, "eps": eps or find_threat_card(name).default_eps})
         )
         for name, eps in THREATS.items()
     ]
@@ -39,7 +41,7 @@ def rewritten(run, rng):
         rows = table[~clean & (table["model"] == model)]
         held = rows["adversarial_prediction"] == rows["label"]
         truth[model] = np.array([held[rows["index"] == i].mean() for i in range(N)])
-    return run._replace(records=table), truth
+    return dataclasses.replace(run, records=table), truth
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -73,7 +75,7 @@ def test_an_image_undecided_under_one_threat_is_undecided_over_the_set_unless_an
             table.loc[attacked & (table["index"] < 2), ["adversarial_prediction", "status"]] = [None, "failed"]
         if run.manifest.threat == "fog":
             table.loc[attacked & (table["index"] == 1), "adversarial_prediction"] = -1
-        changed.append(run._replace(records=table))
+        changed.append(dataclasses.replace(run, records=table))
     (table,) = side_by_side(changed)
     union = table.rows[0].over["unseen"].union
     assert union.undecided == 1
@@ -82,14 +84,14 @@ def test_an_image_undecided_under_one_threat_is_undecided_over_the_set_unless_an
 
 def test_only_runs_on_the_same_images_with_the_same_effort_stand_together(runs):
     first = runs[0]
-    other_images = first._replace(manifest=first.manifest.model_copy(update={"data_sha256": "0" * 64}))
-    more_effort = first._replace(manifest=first.manifest.model_copy(update={"profile": "paper"}))
+    other_images = dataclasses.replace(first, manifest=first.manifest.model_copy(update={"data_sha256": "0" * 64}))
+    more_effort = dataclasses.replace(first, manifest=first.manifest.model_copy(update={"profile": "paper"}))
     assert [len(table.columns) for table in side_by_side([*runs, other_images, more_effort])] == [4, 1, 1]
 
 
 def test_a_threat_at_another_size_has_its_column_and_is_in_no_set(runs):
     run = next(run for run in runs if run.manifest.threat == "stadv")
-    smaller = run._replace(manifest=run.manifest.model_copy(update={"eps": "0.01", "eps_value": 0.01}))
+    smaller = dataclasses.replace(run, manifest=run.manifest.model_copy(update={"eps": "0.01", "eps_value": 0.01}))
     (table,) = side_by_side([*runs, smaller])
     assert [c.sets for c in table.columns if c.label == "stadv 0.01"] == [()]
     assert "stadv 0.01" in table.rows[0].cells
@@ -98,7 +100,7 @@ def test_a_threat_at_another_size_has_its_column_and_is_in_no_set(runs):
 def test_a_model_that_changed_between_runs_is_two_models_and_has_no_union(runs):
     first, *others = runs
     entries = [entry.model_copy(update={"weights": {"w": "1" * 64}}) for entry in first.manifest.models]
-    changed = first._replace(manifest=first.manifest.model_copy(update={"models": entries}))
+    changed = dataclasses.replace(first, manifest=first.manifest.model_copy(update={"models": entries}))
     (table,) = side_by_side([changed, *others])
     assert len(table.rows) == 4
     assert len({row.model for row in table.rows}) == 4

@@ -1,5 +1,7 @@
 """Whole trainings, tiny, through to the card that they write."""
 
+import errno
+
 import pytest
 import torch
 from PIL import Image
@@ -9,6 +11,7 @@ from rdc_bench.cards import ModelCard, read_card
 from rdc_bench.diffusion import EDMPrecond
 from rdc_bench.eps import parse_eps
 from rdc_bench.errors import UserError
+from rdc_bench.files import write_atomically
 from rdc_bench.loading import load_denoiser, load_model
 from rdc_bench.randomness import generator
 from rdc_bench.threats import LpThreat
@@ -48,6 +51,34 @@ def test_teacher_student_and_classifier(job, tmp_path):
     assert not student.model.class_in_trunk
     z, sigma = torch.randn(2, 1, 28, 28), torch.tensor([0.5, 1.0])
     assert student.all_classes(z, sigma).shape == (2, 10, 1, 28, 28)
+
+
+@pytest.mark.parametrize("folder", ["models", "checkpoints"])
+def test_a_folder_that_cannot_be_written_is_refused_before_training(job, tmp_path, folder):
+    (tmp_path / folder).touch()
+    with pytest.raises(NotADirectoryError) as refused:
+        job("new")
+    assert refused.value.filename == str(tmp_path / folder)
+
+
+def test_a_full_disk_keeps_the_checkpoint_and_the_same_training_goes_on(job, tmp_path, monkeypatch):
+    def train():
+        options = {"threat": LpThreat("linf", 0.1), "eps": parse_eps("0.1"), "inner_steps": 1, "beta": 6.0}
+        options["network"] = {"widths": [8, 8], "blocks": [1, 1]}
+        return train_baseline(job("net"), method="standard", **options)
+
+    def full(path, content):
+        if path.suffix == ".safetensors":
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        write_atomically(path, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runs, "write_atomically", full)
+        with pytest.raises(OSError, match="No space"):
+            train()
+    before = (tmp_path / "checkpoints" / "net.pt").stat().st_mtime_ns
+    assert train().is_file()
+    assert (tmp_path / "checkpoints" / "net.pt").stat().st_mtime_ns == before
 
 
 def test_a_name_that_no_card_can_have_is_refused_before_training(job):

@@ -18,8 +18,10 @@ import itertools
 import logging
 import os
 import pickle
+import signal
 import socket
 import sys
+import threading
 from collections.abc import Generator, Iterator
 from dataclasses import replace
 from importlib import metadata
@@ -186,6 +188,14 @@ def _cluster() -> Iterator[None]:
 
 
 def _connect(address: str | None) -> None:
+    """Connect, and keep the handler of SIGTERM that was set before: ray puts one of its own in its place."""
+    handler = signal.getsignal(signal.SIGTERM)
+    _join(address)
+    if callable(handler) and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)
+
+
+def _join(address: str | None) -> None:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if not address or address == "local":
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere
