@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
+
 import rdc_bench
 from rdc_bench.attacks import ATTACKS
 from rdc_bench.catalog import baselines
@@ -28,6 +30,7 @@ from rdc_bench.diagnostics import (
 from rdc_bench.diagnostics.outcome import Outcome
 from rdc_bench.diagnostics.subject import Subject, make_subject
 from rdc_bench.errors import UserError
+from rdc_bench.evaluation.admission import admit
 from rdc_bench.evaluation.plan import plan_model
 from rdc_bench.loading import load_resolved
 from rdc_bench.precision import full_float32
@@ -81,7 +84,8 @@ def diagnose(
         n: the first images of the test split, of which those are used that the model classifies correctly.
         surrogates: models to transfer from; by default all baselines of the dataset that can be run here.
         report: is told what is being done.
-    Raises: ``UserError`` for bad input, and for a model that is right on too few images.
+    Raises: ``UserError`` for bad input, for a model that :func:`rdc_bench.evaluation.admission.admit` refuses,
+        and for one that is right on too few images.
     """
     began = time.monotonic()
     if n < LEAST_IMAGES:
@@ -99,11 +103,12 @@ def diagnose(
     for model in (planned, *others.values()):
         check_dataset(model.card, dataset.name, dataset.image_shape, dataset.classes)
     report(f"loading {', '.join([card.name, *others])}")
-    loaded = load_resolved(planned.found).to(device)
+    loaded = load_resolved(planned.found)
     rivals = {name: load_resolved(other.found).to(device) for name, other in others.items()}
     report(f"classifying {n} images")
     x, y = dataset.images.to(device), dataset.labels.to(device)
-    subject = make_subject(loaded, x, y, ball, seed, rivals)
+    admitted = admit(loaded, x, y, name=card.name, num_classes=card.num_classes, device=torch.device(device), seed=seed)
+    subject = make_subject(admitted.model, x, y, ball, seed, rivals)
     if len(subject) < LEAST_IMAGES:
         raise UserError(
             f"model {card.name!r} classifies {len(subject)} of {n} images correctly; "

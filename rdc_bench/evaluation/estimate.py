@@ -263,7 +263,7 @@ def _witnessed(witness: PlannedAttack, rate: Rates, spent: float) -> int:
     """How many images a witness will be shown, at most; ``spent``: network evaluations on all other attacks."""
     if witness.if_doubted:  # there should be none
         return 0
-    if rate.plain.nfe_forward <= CHEAP or witness.sources:
+    if (rate.plain.nfe_forward <= CHEAP and not rate.stochastic) or witness.sources:
         return sys.maxsize
     return max(LEAST, round(SHARE * spent / (PASSES * rate.plain.nfe_forward)))
 

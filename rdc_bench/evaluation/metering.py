@@ -7,8 +7,9 @@ a classifier's forward pass is one, a diffusion classifier with T′ levels is T
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -26,11 +27,12 @@ def metered(model: nn.Module) -> Iterator[Meter]:
     """Count the network evaluations of ``model`` within the block."""
     meter = Meter()
 
-    def count(_module: nn.Module, args: tuple, output: Tensor | tuple[Tensor, ...]) -> None:
+    def count(_module: nn.Module, args: tuple, output: Any) -> None:
         rows = len(args[0])
         meter.forward += rows
-        first = output if isinstance(output, Tensor) else output[0]
-        if first.requires_grad:
+        parts = output.values() if isinstance(output, Mapping) else [output] if isinstance(output, Tensor) else output
+        first = next((part for part in parts if isinstance(part, Tensor) and part.requires_grad), None)
+        if first is not None:
             first.register_hook(lambda _gradient: _add_backward(meter, rows))
 
     networks = [module for module in model.modules() if getattr(module, "is_network", False)] or [model]

@@ -1,7 +1,8 @@
 """Which images a witness is shown.
 
 A witness is an attack that needs no gradient of the model. It is dear, so it is shown what all other attacks left standing: all
-of it on a model that takes one network evaluation an image, and a sample, drawn by key, on one that takes many.
+of it on a model that is cheap, and a sample, drawn by key, on one that takes many network evaluations or is random, so that each
+look takes several draws.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from rdc_bench.randomness import seed_of
 from rdc_bench.results.schema import CLEAN, AttackEntry
 from rdc_bench.results.trust import path_doubts, standing
 
-#: Network evaluations per image up to which a model is cheap.
+#: Network evaluations per image up to which a deterministic model is cheap.
 CHEAP = 4.0
 #: A witness may take this share of what the other attacks took on a dear model, which is a third of them all ...
 SHARE = 0.5
@@ -32,7 +33,8 @@ def chosen(records: pd.DataFrame, others: Sequence[AttackEntry], witness: Planne
     left = standing(records)
     clean = records[records["attack"] == CLEAN]
     per_pass = float(clean["nfe"].mean())
-    if per_pass <= CHEAP or witness.attack.sources:  # transferred images cost the model nothing but a look
+    random = records["repeat"].max() > 0
+    if (per_pass <= CHEAP and not random) or witness.attack.sources:  # transferred images cost the model nothing but a look
         return left
     spent = float(records.loc[(records["attack"] != CLEAN) & (records["repeat"] == 0), "nfe"].sum())
     count = max(LEAST, round(SHARE * spent / (PASSES * per_pass)))

@@ -215,6 +215,9 @@ def _warnings(table: RunTable) -> list[str]:
             f"{len(failures)} attacks did not give a verdict and count as undecided, never as robust; "
             f"first: {first.attack} on {first.model}, image {first.index}: {first.reason}"
         )
+    partly = [f"{name} on {m.model} ({a.partly})" for m in table.models for name, a in m.attacks.items() if a.partly]
+    if partly:
+        lines.append(f"some gradients were zero or not finite, on images left standing by {', '.join(partly)}")
     approximated = [f"{m.name} ({m.gradient})" for m in table.manifest.models if m.gradient not in ("exact", "none")]
     if approximated:
         lines.append(f"no attack took the exact gradient of {', '.join(approximated)}, so these figures are upper bounds")

@@ -20,15 +20,19 @@ import pandas as pd
 
 from rdc_bench.results.schema import CLEAN, AttackEntry, Manifest
 from rdc_bench.results.statistics import Rate, wilson
-from rdc_bench.results.trust import Witnessed, doubts, witnessed
+from rdc_bench.results.trust import Witnessed, doubts, half_followed, witnessed
 
 #: What the repeats of an image are taken together as.
 SENSES = ("avg", "majority", "worst")
 
 
 class AttackSummary(NamedTuple):
-    """One attack on one model. ``status``: the worst status of any image. ``witnessed``: of a witness, whose rates are over the
-    images shown to it.
+    """One attack on one model.
+
+    Attributes:
+        status: the worst status of any image. failed: images without a verdict.
+        partly: images left standing on which some gradients were zero or not finite.
+        witnessed: of a witness, whose rates are over the images shown to it.
     """
 
     avg: Rate
@@ -36,12 +40,14 @@ class AttackSummary(NamedTuple):
     worst: Rate
     status: str
     failed: int
+    partly: int = 0
     witnessed: Witnessed | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The object that ``run --json`` prints for an attack."""
         shown = {"witness": self.witnessed._asdict()} if self.witnessed else {}
-        return {**_in_every_sense(self), "status": self.status, "failed": self.failed, **shown}
+        counts = {"failed": self.failed, "partly": self.partly}
+        return {**_in_every_sense(self), "status": self.status, **counts, **shown}
 
 
 class ModelSummary(NamedTuple):
@@ -125,7 +131,8 @@ def _model(name: str, card: dict[str, Any], records: pd.DataFrame, entries: Sequ
         own = survival(rows)
         bad = [status for status in ("failed", "invalid") if (rows["status"] == status).any()]
         seen = witnessed(records, entries, entry) if entry.witness else None
-        attacks[entry.label] = AttackSummary(*rates([own]), bad[0] if bad else "ok", int((~own.decided).sum()), seen)
+        failed, partly = int((~own.decided).sum()), len(half_followed(rows))
+        attacks[entry.label] = AttackSummary(*rates([own]), bad[0] if bad else "ok", failed, partly, seen)
         survivals.append(spread(own, rows, clean) if entry.witness else own)
     avg, majority, worst = rates(survivals)
     unbroken, decided = _union([s.worst for s in survivals]) == 1.0, _all_decided(survivals)

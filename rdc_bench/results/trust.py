@@ -90,3 +90,8 @@ def standing(records: pd.DataFrame, labels: Sequence[str] | None = None) -> set[
     right = (judged["adversarial_prediction"] == judged["label"]).astype(float)
     share = right.groupby([judged["index"], judged["attack"]]).mean()
     return left - set(share.index[share <= 0.5].get_level_values(0))
+
+
+def half_followed(rows: pd.DataFrame) -> set[int]:
+    """The images that one attack left standing though some of the gradients it took there could not be followed."""
+    return set(rows.loc[rows["gradients"] == "partly", "index"]) & standing(rows)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import rdc_bench
+from rdc_bench.evaluation import execute
 from rdc_bench.evaluation import witness as witness_module
 from rdc_bench.evaluation.plan import RunConfig, make_plan
 from rdc_bench.evaluation.profiles import PROFILES, Witness
@@ -209,3 +210,41 @@ def test_a_profile_checks_gradients_wherever_its_attacks_follow_them(profile: st
         searches = [a for a in planned if a.witness and not a.attack.sources]
         assert searches, threat
         assert profile == "quick" or not any(a.if_doubted for a in searches)
+
+
+@pytest.mark.parametrize("name", ["standard-fashion-mnist", "at-linf-fashion-mnist"])
+def test_checks_and_witness_take_a_third_of_the_attack_at_most_in_quick(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, registered: Any
+) -> None:
+    spent = 0
+
+    class Counting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = rdc_bench.load_model(name)
+
+        def forward(self, x: Tensor) -> Tensor:
+            nonlocal spent
+            spent += len(x)
+            logits: Tensor = self.net(x)
+            if logits.requires_grad:
+                logits.register_hook(lambda _: count(len(x)))
+            return logits
+
+    def count(rows: int) -> None:
+        nonlocal spent
+        spent += rows
+
+    def cost(folder: str, **more: Any) -> tuple[RunResult, int]:
+        nonlocal spent
+        spent = 0
+        result = evaluated(tmp_path / folder, ["counting"], n=32, **more)
+        return result, spent
+
+    registered.model("counting", Counting)
+    result, with_checks = cost("with")
+    monkeypatch.setattr(execute, "CHECKED", 0)
+    _, without = cost("without", witness=False)
+    records = RunFolder(result.path).records()
+    attack = records.loc[records["attack"] == "pgd", "nfe"].sum()
+    assert 0 < with_checks - without <= attack / 3

@@ -23,6 +23,7 @@ def rows(attack, index, label, clean, adversarial, status="ok"):
             "status": status,
             "nfe": 1.0,
             "seconds": 0.1,
+            "gradients": None,
             "slope_error": None,
             "rose": None,
         }

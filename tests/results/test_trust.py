@@ -6,13 +6,13 @@ import pandas as pd
 import pytest
 
 from rdc_bench.results.schema import AttackEntry
-from rdc_bench.results.trust import TOLERANCE, doubts, path_doubts, standing, witnessed
+from rdc_bench.results.trust import TOLERANCE, doubts, half_followed, path_doubts, standing, witnessed
 
 PGD = AttackEntry(name="pgd", label="pgd", origin="here", gradient="white-box", options={})
 WITNESS = AttackEntry(name="w", label="w", origin="here", gradient="black-box", options={}, witness=True)
 
 
-def row(attack, index, adversarial=None, *, repeat=0, clean=1, error=None, rose=None, status="ok"):
+def row(attack, index, adversarial=None, *, repeat=0, clean=1, error=None, rose=None, status="ok", gradients=None):
     return {
         "attack": attack,
         "index": index,
@@ -21,6 +21,7 @@ def row(attack, index, adversarial=None, *, repeat=0, clean=1, error=None, rose=
         "clean_prediction": clean,
         "adversarial_prediction": adversarial,
         "status": status,
+        "gradients": gradients,
         "slope_error": error,
         "rose": rose,
     }
@@ -77,3 +78,8 @@ def test_an_image_stands_while_most_draws_are_right_under_every_attack_that_did_
     )
     assert standing(records) == {0, 1}
     assert standing(records, ["b"]) == {0, 1, 2, 3}
+
+
+def test_gradients_that_could_be_followed_in_part_matter_where_an_image_stands():
+    rows = table([row("a", 0, 1, gradients="partly"), row("a", 1, 2, gradients="partly"), row("a", 2, 1, gradients="ok")])
+    assert half_followed(rows) == {0}
