@@ -18,8 +18,9 @@ from rdc_bench.attacks.options import Count, Positive
 from rdc_bench.attacks.transfer import MAKERS
 from rdc_bench.threats import Threat
 
-#: Noisy images that go through the model at once.
-ROWS = 512
+#: Antithetic pairs per image that go through the model at once: a fixed number, so that an image's draws do not depend on how
+#: many others are with it.
+AT_ONCE = 4
 
 
 @attack("nes", threats=list(MAKERS), gradient="black-box")
@@ -63,16 +64,15 @@ class _Estimated(nn.Module):
 
     def estimate(self, x: Tensor, weights: Tensor) -> Tensor:
         """The gradient of ``Σ weights · logits``, (B, C, H, W); ``weights`` (B, K)."""
-        at_once = max(ROWS // (2 * len(x)), 1)
-        total = torch.zeros_like(x)
-        for start in range(0, self.pairs, at_once):
-            pairs = min(at_once, self.pairs - start)
+        total = torch.zeros_like(x, dtype=torch.float64)  # in which the order of sums does not show
+        for start in range(0, self.pairs, AT_ONCE):
+            pairs = min(AT_ONCE, self.pairs - start)
             noise = torch.stack([torch.randn(pairs, *x.shape[1:], generator=g) for g in self.generators], dim=1).to(x)
             both = torch.cat([noise, -noise])
             logits = self.model((x + self.sigma * both).clamp(0, 1).flatten(0, 1)).unflatten(0, (2 * pairs, len(x)))
-            values = (weights * logits.nan_to_num()).sum(dim=2)
-            total += (values[:, :, None, None, None] * both).sum(dim=0)
-        return total / (2 * self.pairs * self.sigma)
+            values = (weights * logits.nan_to_num()).double().sum(dim=2)
+            total += ((values[:pairs] - values[pairs:])[:, :, None, None, None] * noise).sum(dim=0)
+        return (total / (2 * self.pairs * self.sigma)).to(x)
 
 
 class _Estimate(torch.autograd.Function):

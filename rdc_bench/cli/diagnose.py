@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from rdc_bench.cli.options import check_device, data_dir_option, device_option, json_option, with_plugins
+from rdc_bench.cli.options import check_device, data_dir_option, device_option, json_option, print_json, with_plugins
 
 
 @click.command("diagnose")
@@ -64,6 +64,7 @@ def command(
         from rdc_bench.errors import UserError
         from rdc_bench.files import check_writable
         from rdc_bench.reporting.diagnosis import pictures
+        from rdc_bench.reporting.show import show_diagnosis
         from rdc_bench.results.diagnosis import folder_of, write_diagnosis
 
         check_device(device)
@@ -75,6 +76,10 @@ def command(
         diagnosis = diagnose(model, device=device, surrogates=surrogates or None, report=report, **options)
         report("drawing")
         drawn = pictures(diagnosis)
+    if as_json:
+        print_json(diagnosis.as_json())
+    else:
+        show_diagnosis(diagnosis)
     for folder in dict.fromkeys([folder_of(results, diagnosis), out]):
         if folder is not None:
             for path in write_diagnosis(folder, diagnosis, drawn):

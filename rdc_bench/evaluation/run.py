@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -127,23 +127,38 @@ def run(config: RunConfig, progress: Progress = lambda step: None, say: Say = la
     """
     find_engine(config.engine)  # which may be unknown or not installed: before data are looked for
     plan = make_plan(config)
-    announce([(plan, folder_of(plan))], jobs)
-    return carry_out(plan, progress, say, {})
+    with begun([plan], say) as admissions:
+        return carry_out(plan, progress, say, admissions)
+
+
+@contextlib.contextmanager
+def begun(plans: Sequence[Plan], say: Say) -> Iterator[dict[str, Admission]]:
+    """Refuse what has to be refused, keep other processes out of the plans' folders, and only then tell what will be done.
+
+    Args: plans: for the same models and images.
+    Returns: what was found out about the models, by name.
+    Raises: as :func:`run` does before anything is computed.
+    """
+    runs = [(plan, folder_of(plan)) for plan in plans]
+    unfinished = [(plan, folder) for plan, folder in runs if not folder.complete]
+    for _, folder in unfinished:
+        check_writable(folder.path)
+    admissions = _admitted(unfinished[0][0]) if unfinished else {}
+    with contextlib.ExitStack() as locks:
+        for _, folder in unfinished:
+            locks.enter_context(folder.at_work())
+        announce(runs, jobs)
+        for name, admission in admissions.items():
+            if admission.remarks:
+                say(f"model {name}: {'; '.join(admission.remarks)}")
+        yield admissions
 
 
 def carry_out(plan: Plan, progress: Progress, say: Say, admissions: dict[str, Admission]) -> RunResult:
-    """Evaluate a plan, as :func:`run` does.
-
-    Args: admissions: of models, by name, that were admitted on the same images; those of the plan are added.
-    """
-    engine = find_engine(plan.config.engine)
+    """Evaluate one of the plans that were :func:`begun`."""
     folder = folder_of(plan)
-    if not folder.complete:
-        check_writable(folder.path)
-        _admit(plan, say, admissions)
-        with folder.at_work():
-            if not folder.complete:  # another process may just have finished it
-                _carry_on(plan, engine, folder, progress, say, admissions)
+    if not folder.complete:  # another process may just have finished it
+        _carry_on(plan, find_engine(plan.config.engine), folder, progress, say, admissions)
     return read_run(folder)
 
 
@@ -251,25 +266,24 @@ def _commit() -> dict[str, str]:
     return {"commit": done.stdout.strip()} if done.returncode == 0 else {}
 
 
-def _admit(plan: Plan, say: Say, admissions: dict[str, Admission]) -> None:
+def _admitted(plan: Plan) -> dict[str, Admission]:
     """Admit every model, one in memory at a time, before anything is computed or written. Raises ``UserError``."""
     images = plan.dataset.between(0, min(len(plan.dataset), IMAGES))
+    admissions: dict[str, Admission] = {}
     for planned in plan.models:
-        if planned.name not in admissions:
-            found = admit(
-                _model(plan, planned),
-                images.images,
-                images.labels,
-                name=planned.name,
-                num_classes=planned.card.num_classes,
-                device=torch.device(plan.config.device),
-                seed=plan.config.seed,
-            ).admission
-            if planned.fixed_noise and found.stochastic:
-                raise UserError(f"model {planned.name!r}: its noise cannot be fixed, as it is not drawn through `row_keys`")
-            if found.remarks:
-                say(f"model {planned.name}: {'; '.join(found.remarks)}")
-            admissions[planned.name] = found
+        found = admit(
+            _model(plan, planned),
+            images.images,
+            images.labels,
+            name=planned.name,
+            num_classes=planned.card.num_classes,
+            device=torch.device(plan.config.device),
+            seed=plan.config.seed,
+        ).admission
+        if planned.fixed_noise and found.stochastic:
+            raise UserError(f"model {planned.name!r}: its noise cannot be fixed, as it is not drawn through `row_keys`")
+        admissions[planned.name] = found
+    return admissions
 
 
 def _execute(

@@ -9,12 +9,10 @@ from typing import Any
 
 import pandas as pd
 
-from rdc_bench.evaluation.announce import announce
 from rdc_bench.evaluation.engines import find_engine
 from rdc_bench.evaluation.plan import RunConfig, Skipped, make_plan_set
-from rdc_bench.evaluation.run import Progress, RunResult, Say, Step, carry_out, folder_of, jobs, work
+from rdc_bench.evaluation.run import Progress, RunResult, Say, Step, begun, carry_out, work
 from rdc_bench.results.across import SideBySide, StoredRun, side_by_side
-from rdc_bench.results.admission import Admission
 from rdc_bench.results.statistics import Rate
 from rdc_bench.results.store import RunFolder
 from rdc_bench.results.summary import SENSES
@@ -73,10 +71,8 @@ def run_set(config: RunConfig, progress: Progress = lambda step: None, say: Say 
     """
     find_engine(config.engine)  # which may be unknown or not installed: before data are looked for
     planned = make_plan_set(config)
-    announce([(plan, folder_of(plan)) for plan in planned.plans], jobs)
     total = sum(work(plan) for plan in planned.plans)
     runs: list[RunResult] = []
-    admissions: dict[str, Admission] = {}
     said: set[str] = set()
 
     def once(line: str) -> None:
@@ -85,9 +81,10 @@ def run_set(config: RunConfig, progress: Progress = lambda step: None, say: Say 
             say(line)
 
     done = 0
-    for plan in planned.plans:
-        runs.append(carry_out(plan, _within(progress, done, total), once, admissions))
-        done += work(plan)
+    with begun(planned.plans, say) as admissions:
+        for plan in planned.plans:
+            runs.append(carry_out(plan, _within(progress, done, total), once, admissions))
+            done += work(plan)
     return RunSet(planned.name, runs, planned.skipped)
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from rdc_bench.attacks.nes import _Estimated, nes
-from rdc_bench.randomness import generator
+from rdc_bench.randomness import draws_for, generator, normal, row_keys
 from rdc_bench.threats import make_threat
 from rdc_bench.threats.lp import linf
 
@@ -18,7 +18,7 @@ class Linear(nn.Module):
         self.weight = nn.Parameter(torch.randn(64, 4, generator=torch.Generator().manual_seed(1)))
 
     def forward(self, x: Tensor) -> Tensor:
-        return x.flatten(1) @ self.weight
+        return x.flatten(1) @ self.weight[: x[0].numel()]
 
 
 class Cut(Linear):
@@ -65,3 +65,23 @@ def test_results_are_allowed_and_of_the_image_alone(name: str) -> None:
     assert threat.contains(x, together).all()
     alone = nes.function(model, x[2:3], y[2:3], threat, generators=[generator("nes", 2)], steps=3, pairs=4)
     torch.testing.assert_close(alone[0], together[2], atol=1e-5, rtol=0)
+
+
+class Random(Linear):
+    """With noise on its logits."""
+
+    stochastic = True
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) + normal(row_keys(len(x)), (4,))
+
+
+@pytest.mark.parametrize("model", [Linear(), Random()], ids=["deterministic", "random"])
+def test_an_estimate_does_not_depend_on_how_many_images_are_with_it(model: nn.Module) -> None:
+    x, weights = images(70)[:, :, :3, :5], torch.ones(70, 4)
+
+    def estimated(rows: list[int]) -> Tensor:
+        with torch.no_grad(), draws_for([("image", i) for i in rows]):
+            return _Estimated(model, [generator("nes", i) for i in rows], 9, 0.02).estimate(x[rows], weights[rows])
+
+    torch.testing.assert_close(estimated([69])[0], estimated(list(range(70)))[69], atol=1e-2, rtol=1e-3)

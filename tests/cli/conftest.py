@@ -24,7 +24,7 @@ class Linear(torch.nn.Module):
 def plugged():
     return Linear()
 
-@attack("waits", threats=["linf"])
+@attack("waits", threats=["linf"], gradient="black-box")
 def waits(model, x, y, threat, *, generator):
     '''Waits as long as there is a file ``hold`` beside this one, and says so by a file ``held``.'''
     while (HERE / "hold").exists():

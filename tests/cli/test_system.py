@@ -13,6 +13,7 @@ import time
 import pandas as pd
 import pytest
 
+from rdc_bench.catalog import CATALOGS
 from rdc_bench.cli import _interruptible
 from rdc_bench.results.store import RunFolder
 
@@ -22,10 +23,12 @@ def run_args(plugin, out, n=6):
     return "run", "--plugin", plugin, "--model", "plugged", *attacks, "--n", n, "--out", out, "--json"
 
 
-def one_line(result, *says):
-    """The error is one line that says what it should, and the exit code is 2."""
+def one_line(result, *says, begun=False):
+    """The error is one line that says what it should, and the exit code is 2. Where work had ``begun``, others come before."""
     code, out, err = result
-    (line,) = [line for line in err.splitlines() if line and not line.startswith(("evaluating", "checking", "written"))]
+    *before, line = err.splitlines()
+    assert begun or not before
+    assert not any(line.startswith("error") for line in before)
     assert code == 2
     assert "Traceback" not in err + out
     assert "Errno" not in line
@@ -74,16 +77,18 @@ def test_a_disk_that_is_full_at_any_write_loses_nothing(program, plugin, tmp_pat
         if result[0] == 0:
             break
         stopped += 1
-        one_line(result, str(out), "no space is left on the device; make room, then give the same command again")
-        folder = the_run(out)
-        finished = folder.exists and folder.complete  # the rename of its manifest may be what could not be synced
-        if folder.exists and not finished:
-            assert folder.manifest().status in ("started", "interrupted")
+        one_line(result, str(out), "no space is left on the device; make room, then give the same command again", begun=True)
+        finished = False
+        if writes:  # else nothing can be written at all, and nothing was begun
+            folder = the_run(out)
+            finished = folder.exists and folder.complete  # the rename of its manifest may be what could not be synced
+            if folder.exists and not finished:
+                assert folder.manifest().status in ("started", "interrupted")
         assert not [path for path in out.rglob("*.tmp") if path.is_file()]
         code, _, err = program(*run_args(plugin, out))
         assert code == 0, err
         assert_same_records(tmp_path / "whole", out)
-        left = {path.name for path in folder.path.iterdir()} - {"run.json", "records.parquet", "adversarial.safetensors"}
+        left = {path.name for path in the_run(out).path.iterdir()} - {"run.json", "records.parquet", "adversarial.safetensors"}
         assert left == ({"shards"} if finished else set())
     assert 15 < stopped < 100
 
@@ -110,7 +115,7 @@ def test_a_real_full_disk(program, plugin, tmp_path, small_disk):
     disk, enlarge = small_disk
     arguments = run_args(plugin, disk / "results", n=128)
     for _ in range(2):  # as often as one tries
-        one_line(program(*arguments), str(disk), ".safetensors: no space is left on the device")
+        one_line(program(*arguments), str(disk), ".safetensors: no space is left on the device", begun=True)
     done = sorted(path.name for path in the_run(disk / "results").path.glob("shards/*.parquet"))
     assert len(done) >= 2
     assert the_run(disk / "results").manifest().status in ("started", "interrupted")
@@ -129,7 +134,7 @@ def test_a_limit_on_the_size_of_files(program, plugin, tmp_path):
         result = program(*arguments)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    one_line(result, ".safetensors: the file would be larger than is allowed; raise the limit (ulimit -f)")
+    one_line(result, ".safetensors: the file would be larger than is allowed; raise the limit (ulimit -f)", begun=True)
     assert program(*arguments)[0] == 0
 
 
@@ -177,7 +182,7 @@ def forbidden(request, tmp_path, monkeypatch):
         ("reproduce", "linf-table", "--n", 2, "--out"),
         ("diagnose", "standard-fashion-mnist", "--n", 2, "--results"),
         ("diagnose", "standard-fashion-mnist", "--n", 2, "--results", ".", "--out"),
-        ("train", "baseline", "--method", "standard", "--name", "new", "--dataset", "not-looked-for", "--out"),
+        ("train", "baseline", "--method", "standard", "--name", "new", "--out"),
         ("train", "baseline", "--method", "standard", "--name", "new", "--out", ".", "--checkpoints"),
         ("report", "missing", "--out"),
         ("models", "convert", "missing.pt"),
@@ -262,6 +267,19 @@ def test_a_finished_run_needs_no_lock_and_no_writing(program, plugin, tmp_path):
         assert json.loads(program(*arguments, "--json")[1]) == first
 
 
+def test_a_set_is_refused_before_anything_is_computed_while_one_of_its_runs_is_worked_on(program, plugin, tmp_path):
+    arguments = ("run", "--plugin", plugin, "--model", "plugged", "--attack", "fgsm", "--n", 2, "--out", tmp_path / "out")
+    program(*arguments, "--threat", "l2")
+    (path,) = (tmp_path / "out").iterdir()
+    shutil.rmtree(path)
+    with RunFolder(path).at_work():
+        line = one_line(program(*arguments, "--threat", "all"), f"{path}: process {os.getpid()} on ")
+    assert line.endswith("; wait for it, or stop it")
+    assert not list((tmp_path / "out").rglob("run.json"))
+    code, _, err = program(*arguments, "--threat", "all")
+    assert len(list((tmp_path / "out").glob("*/run.json"))) == 2, err
+
+
 @pytest.mark.parametrize("gone", ["run.json", "records.parquet"])
 def test_a_file_that_vanishes_under_a_report_is_one_line(program, plugin, tmp_path, gone, monkeypatch):
     from rdc_bench.reporting import comparison
@@ -283,7 +301,7 @@ def test_a_shard_that_may_not_be_read_is_not_computed_again(program, plugin, tmp
         raise PermissionError(errno.EACCES, "Permission denied", "the shard")
 
     monkeypatch.setattr("rdc_bench.results.store.pq.read_table", forbidden)
-    one_line(program(*run_args(plugin, tmp_path / "out")), "the shard: permission denied")
+    one_line(program(*run_args(plugin, tmp_path / "out")), "the shard: permission denied", begun=True)
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
@@ -314,6 +332,6 @@ def test_a_mistake_in_a_program_still_shows_where(program, monkeypatch):
     def wrong():
         raise OSError("a library's own words")
 
-    monkeypatch.setitem(__import__("rdc_bench.catalog", fromlist=["CATALOGS"]).CATALOGS, "attacks", wrong)
+    monkeypatch.setitem(CATALOGS, "attacks", CATALOGS["attacks"]._replace(rows=wrong))
     with pytest.raises(OSError, match="own words"):
         program("list", "attacks")

@@ -70,7 +70,7 @@ def test_a_masked_model_fails_and_is_marked_in_every_table(capsys, models, tmp_p
 
     run = ("run", "--model", "rounded", "--model", "plain", "--attack", "fgsm", "--n", N, "--out", results)
     code, printed, _ = invoke(capsys, *run)
-    assert code == 0
+    assert code == 1  # an attack that saw no gradient has failed
     assert [line for line in printed.splitlines() if line.startswith("rounded ⚠ masked?")]
     assert "zero-gradients" in printed
     assert not any("plain" in line and "masked" in line for line in printed.splitlines())

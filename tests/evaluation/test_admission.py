@@ -609,7 +609,7 @@ def test_noise_that_cannot_be_fixed_is_no_model_with_fixed_noise(tmp_path, regis
     assert not (tmp_path / "results").exists()
 
 
-def test_on_the_command_line_it_is_one_line_and_exit_code_2(tmp_path, monkeypatch, capsys):
+def test_on_the_command_line_it_is_one_line_and_exit_code_2(tmp_path, registered, monkeypatch, capsys):
     plugin = tmp_path / "plugin.py"
     plugin.write_text(
         textwrap.dedent("""

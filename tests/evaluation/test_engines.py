@@ -85,13 +85,13 @@ def assert_same_results(first, second):
 def test_shards_may_be_finished_in_any_order(tmp_path, plugin, monkeypatch):
     order = []
 
-    def last_first(tasks, clean):
+    def last_first(tasks, known):
         waiting = list(tasks)
         while waiting:
-            task = next(task for task in reversed(waiting) if task.job.attack == 0 or task.job.span in clean)
+            task, given = next((task, given) for task in reversed(waiting) if (given := known.given(task.job)) is not None)
             waiting.remove(task)
             order.append(task.job)
-            yield task.job, task.executor.shard(task.job, clean)
+            yield task.job, task.executor.shard(task.job, given)
 
     expected = evaluate(tmp_path / "local")
     monkeypatch.setattr(run_module, "SHARD", {True: 5, False: 7})
@@ -105,13 +105,10 @@ def test_shards_may_be_finished_in_any_order(tmp_path, plugin, monkeypatch):
 
 
 def test_shards_that_an_engine_loses_are_failed_attacks(tmp_path, plugin, monkeypatch):
-    def losing(tasks, clean):
-        for task in tasks:
-            lost = task.job.attack == 2
-            yield (
-                task.job,
-                task.executor.lost(task.job, clean[task.job.span], "gone") if lost else task.executor.shard(task.job, clean),
-            )
+    def losing(tasks, known):
+        for job, executor in tasks:
+            given = known.given(job)
+            yield job, executor.lost(job, given, "gone") if job.attack == 2 else executor.shard(job, given)
 
     monkeypatch.setattr(run_module, "find_engine", lambda name: losing)
     found = evaluate(tmp_path / "out", n=40, eps="1/2550")
