@@ -21,7 +21,7 @@ from rdc_bench.threats import LpThreat, Threat
 #: Passes with a gradient, counted from 1, at whose points the gradient may be checked.
 KEPT_PASSES = (1, 2, 4, 8)
 
-#: Later looks at a random model before what is highest says anything: of so few draws, the first is often the highest by chance.
+#: Later looks at a random model before the highest says anything: of fewer draws, the first is often the highest by chance.
 FEW = 4
 
 #: Whether an image's gradients could be followed: all of them, some, or none.
