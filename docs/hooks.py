@@ -24,12 +24,12 @@ from pydantic_core import PydanticUndefined
 
 from rdc_bench.attacks import ATTACKS, Attack
 from rdc_bench.attacks.options import REFERENCE, Option
-from rdc_bench.threats.card import ThreatCard, find_threat_card
-from rdc_bench.zoo.schema import ModelCard
 from rdc_bench.cli import group
 from rdc_bench.data import DATASETS
 from rdc_bench.evaluation.profiles import PROFILES
 from rdc_bench.threats import list_threats
+from rdc_bench.threats.card import ThreatCard, find_threat_card
+from rdc_bench.zoo.schema import ModelCard
 
 ROOT = Path(__file__).parents[1]
 DOCS = Path(__file__).parent
