@@ -5,7 +5,7 @@ Run: python benchmarks/attack_benchmark.py --out benchmarks/results
 Four parts, each with a table in attack-benchmark.md: fixed ε on deterministic models, every registered attack that works
 under ℓ∞ at several budgets; our Auto-PGD beside pyautoattack's at the same number of steps; minimum-norm attacks; and the RDC
 under our attacks and under AutoAttack-rand, given about as many network evaluations. What is measured is kept in OUT/cells, so
-that an interrupted benchmark goes on where it stopped. See docs/benchmark.md.
+that an interrupted benchmark goes on where it stopped. See docs/explanation/benchmark.md.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ plugin_option = click.option(
 
 def print_json(document: Any) -> None:
     """One JSON document on stdout, in any encoding: what the stream's lacks is escaped."""
-    plain = not sys.stdout.encoding.lower().startswith("utf")
+    plain = not (sys.stdout.encoding or "utf-8").lower().startswith("utf")
     click.echo(json.dumps(document, indent=1, ensure_ascii=plain, allow_nan=False, default=str))
 
 

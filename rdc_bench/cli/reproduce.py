@@ -46,7 +46,8 @@ def command(
         from rdc_bench.reproduction.table import table
 
         check_device(device)
-        done = reproduce(name, n=n, out=out, progress=progress, device=device, data_dir=data_dir, allow_download=download)
+        options = {"device": device, "data_dir": data_dir, "allow_download": download}
+        done = reproduce(name, n=n, out=out, progress=progress, say=lambda line: click.echo(line, err=True), **options)
     if as_json:
         print_json(done.as_json())
     else:

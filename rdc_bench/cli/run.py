@@ -66,7 +66,7 @@ from rdc_bench.cli.options import (
     "--engine",
     default="local",
     show_default=True,
-    help="Where images are attacked: local, or ray for a cluster (docs/engines.md).",
+    help="Where images are attacked: local, or ray for a cluster (docs/how-to/run-on-a-cluster-or-gpu.md).",
 )
 @device_option
 @data_dir_option

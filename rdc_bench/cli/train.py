@@ -144,7 +144,8 @@ _network = _with(
 )
 @_bayes
 @click.option(
-    "--bayes-eps", help="Train on images shifted against Bayes' rule by so much, for example 8/255; see docs/method.md."
+    "--bayes-eps",
+    help="Train on images shifted against Bayes' rule by so much, for example 8/255; see docs/explanation/method.md.",
 )
 @click.option(
     "--bayes-shift",

@@ -21,6 +21,9 @@ from rdc_bench.threats import LpThreat, Threat
 #: Passes with a gradient, counted from 1, at whose points the gradient may be checked.
 KEPT_PASSES = (1, 2, 4, 8)
 
+#: Later looks at a random model before the highest says anything: of fewer draws, the first is often the highest by chance.
+FEW = 4
+
 #: Whether an image's gradients could be followed: all of them, some, or none.
 Gradients = Literal["ok", "partly", "never"]
 
@@ -30,7 +33,7 @@ class Seen(NamedTuple):
 
     Attributes:
         gradients: whether they could be followed; None where none was asked for.
-        rose: whether the margin was ever higher than at first; None where the model was asked once.
+        rose: whether the margin was ever higher than at first; None where the model was asked once (a random one: a few times).
         path: points (C, H, W) where a gradient was taken, in order. wrong: one on which the model errs, or None.
     """
 
@@ -48,6 +51,7 @@ class Watch:
         x, y: the images (B, C, H, W) and their labels (B,).
         usable, unusable: whether a gradient came back that was finite and not zero, and one that was not; bool (B,).
         first, highest: margin at the first look at the image and the highest at a later one, (B,); −inf before.
+        later: looks after the first, (B,).
         wrong: a point of the threat set on which the model errs, (B, C, H, W), where ``found``, bool (B,). Of a random model
             only logits that are not finite are an error: a wrong class may be one unlucky draw.
         path: for each image of ``kept``, points where a gradient was taken before the image was misclassified.
@@ -62,6 +66,7 @@ class Watch:
     unusable: Tensor = field(init=False)
     first: Tensor = field(init=False)
     highest: Tensor = field(init=False)
+    later: Tensor = field(init=False)
     wrong: Tensor = field(init=False)
     found: Tensor = field(init=False)
     path: dict[int, list[Tensor]] = field(init=False)
@@ -71,6 +76,7 @@ class Watch:
         self.usable, self.unusable, self.found = never, never.clone(), never.clone()
         self.first = torch.full(self.y.shape, -torch.inf, device=self.y.device)
         self.highest = self.first.clone()
+        self.later = torch.zeros_like(self.y)
         self.wrong = self.x.clone()
         self.path = {image: [] for image in self.kept}
         self._passes = dict.fromkeys(self.kept, 0)
@@ -82,7 +88,7 @@ class Watch:
             gradients = "partly" if self.unusable[image] else "ok"
         elif self.unusable[image]:
             gradients = "never"
-        again = bool(self.highest[image] > -torch.inf)
+        again = bool(self.later[image] >= (FEW if self.stochastic else 1))
         return Seen(
             gradients,
             bool(self.highest[image] > self.first[image]) if again else None,
@@ -100,6 +106,7 @@ class Watch:
         seen = self.first > -torch.inf
         later = seen[owners]
         self.highest.scatter_reduce_(0, owners[later], values[later].to(self.highest), "amax")
+        self.later[owners[later].unique()] += 1
         self.first.scatter_reduce_(0, owners[~later], values[~later].to(self.first), "amax")
         errs = ~finite
         if not self.stochastic and isinstance(self.threat, LpThreat):

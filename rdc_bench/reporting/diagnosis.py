@@ -40,7 +40,9 @@ def terminal(diagnosis: Diagnosis, console: Console) -> None:
     failed = f" ({', '.join(diagnosis.failed)})" if diagnosis.failed else ""
     console.print(f"[bold]{escape(diagnosis.model)}: [{COLOURS[diagnosis.verdict]}]{diagnosis.verdict}[/]{failed}[/bold]")
     if diagnosis.failed:
-        console.print("Its robust accuracy is not to be trusted before the attacks are mended: see docs/diagnose.md.")
+        console.print(
+            "Its robust accuracy is not to be trusted before the attacks are mended: see docs/explanation/diagnose.md."
+        )
 
 
 def _figures(check: Check) -> str:

@@ -204,7 +204,7 @@ def _marked(table: RunTable, model: ModelSummary) -> str:
 def _warnings(table: RunTable) -> list[str]:
     lines = [
         f"{MASKED} {model}: the diagnosis under {found.threat} at eps {found.eps} failed ({', '.join(found.checks)}), so its "
-        "robust accuracy may be that of the attack's failure; see docs/diagnose.md"
+        "robust accuracy may be that of the attack's failure; see docs/explanation/diagnose.md"
         for model, failures in table.masked.items()
         for found in failures
     ]

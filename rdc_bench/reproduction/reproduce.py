@@ -65,7 +65,7 @@ def reproduce(
     Args:
         name: of a packaged recipe, or a path. n: images, the first of the test split; None for the recipe's.
         progress: called after every shard.
-        more: ``device``, ``data_dir``, ``allow_download`` of :func:`rdc_bench.run`.
+        more: ``say``, ``device``, ``data_dir``, ``allow_download`` of :func:`rdc_bench.run`.
     Raises: ``UserError`` for bad input; ``OSError`` where ``out`` cannot be written.
     """
     recipe = find_recipe(name)

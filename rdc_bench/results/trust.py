@@ -3,7 +3,7 @@
 Three signs, after Athalye et al. 2018 (arXiv 1802.00420, section 3.1), Carlini et al. 2019 (arXiv 1902.06705, section 4) and
 Pintor et al. 2022 (arXiv 2106.09947): the loss does not change as the gradient promised, along the attack's own path; it never
 rises there; and a *witness*, an attack that needs no gradient of the model, breaks images that the attacks along the gradient
-left standing. What was measured on models whose gradients are right is in ``docs/diagnose.md``.
+left standing. What was measured on models whose gradients are right is in ``docs/explanation/diagnose.md``.
 """
 
 from __future__ import annotations

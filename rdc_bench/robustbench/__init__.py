@@ -9,7 +9,8 @@ bring (:func:`mend`), and it registers our models with it (:func:`register_model
     model = robustbench.utils.load_model("rdc-cifar10", dataset="cifar10", threat_model="Linf")
     robustbench.benchmark(model, n_examples=16, dataset="cifar10", threat_model="Linf", eps=8 / 255)
 
-The other direction needs no import: ``rdc_bench.load_model("robustbench:Wang2023Better_WRN-70-16")``. See docs/robustbench.md.
+The other direction needs no import: ``rdc_bench.load_model("robustbench:Wang2023Better_WRN-70-16")``. See
+docs/how-to/use-robustbench.md.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from rdc_bench.attacks.losses import margin
-from rdc_bench.evaluation.watch import KEPT_PASSES, Watch, watched
+from rdc_bench.evaluation.watch import FEW, KEPT_PASSES, Watch, watched
 from rdc_bench.threats import LpThreat
 from rdc_bench.threats.lp import linf
 
@@ -116,6 +116,18 @@ def test_the_loss_rises_when_it_was_ever_higher_than_at_first(batch: Any) -> Non
         for points in (x, x + signs * up, x - up):
             model(points)
     assert [watch.seen(i).rose for i in range(6)] == [True, False, True, False, True, False]
+
+
+def test_a_few_looks_at_a_random_model_do_not_say_whether_the_loss_rises(batch: Any) -> None:
+    model, x, y = batch
+    down = x - EPS / 4 * gradient(model, x, y).sign()
+    watch = watch_of(batch, stochastic=True)
+    with watched(model, watch):
+        model(x)
+        for _ in range(FEW):
+            assert watch.seen(0).rose is None
+            model(down)
+    assert watch.seen(0).rose is False
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])

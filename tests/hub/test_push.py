@@ -151,8 +151,9 @@ def type_in(lines, **environment):
         env={**os.environ, "HF_HUB_DISABLE_PROGRESS_BARS": "1", "COLUMNS": "160", **environment},
         capture_output=True,
         text=True,
-        check=True,
+        check=False,
     )
+    assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 

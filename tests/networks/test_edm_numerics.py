@@ -17,7 +17,7 @@ from rdc_bench.networks import DhariwalUNet, SongUNet
 Weights = Callable[[dict[str, Tensor]], dict[str, Tensor]]
 SONG: dict[str, Any] = {"model_type": "SongUNet", "model_channels": 16, "channel_mult": [1, 2], "attn_resolutions": [8]}
 ADM: dict[str, Any] = {"model_type": "DhariwalUNet", "model_channels": 32, "channel_mult": [1, 2], "attn_resolutions": [8]}
-#: The bounds that docs/networks.md states, relative to a logit: of sums in another order, and of about one unit of bf16.
+#: The bounds that docs/reference/networks.md states, relative to a logit: of sums in another order, and of one unit of bf16.
 ROUNDING = 1e-5
 BF16 = 5e-3
 

@@ -9,7 +9,7 @@ from rdc_bench.zoo.cards import every_card
 from rdc_bench.zoo.parts import find_card
 from rdc_bench.zoo.schema import ForeignWeights, ModelCard, ReportedSpec, RobustBenchSpec
 
-PAGE = Path(__file__).parents[2] / "docs" / "models.md"
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "published-models.md"
 NAMES = sorted(path.stem for path in packaged("models").glob("*.yaml"))
 
 
