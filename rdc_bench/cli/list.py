@@ -9,7 +9,7 @@ import click
 from rdc_bench.cli.options import json_option, print_json, with_plugins
 
 if TYPE_CHECKING:
-    from rdc_bench.cli.catalog import Row
+    from rdc_bench.zoo.catalog import Row
 
 #: What a line for other programs holds, in this order: fields of `--json`, and the row's group.
 PIPED = {

@@ -193,7 +193,7 @@ class _StorageType(NamedTuple):
     dtype: torch.dtype
 
 
-class _Mapping(dict):
+class _Mapping(dict[Any, Any]):
     """Stand-in for ``OrderedDict``. A state dict carries its version as an attribute, which is of no use here."""
 
     __slots__ = ()
@@ -210,7 +210,7 @@ class _NumberType:
     def __init__(self, code: str) -> None:
         self.code = code
 
-    def __setstate__(self, state: tuple) -> None:
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
         if state[1] not in ("<", "|"):
             raise pickle.UnpicklingError("a number of numpy's is not little-endian")
 

@@ -12,6 +12,7 @@ import re
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -136,7 +137,7 @@ class Cifar:
             pixels[i] = decode_exact(raw, f"{name}: row {rows.start + i}", SHAPE)
         return torch.from_numpy(pixels), torch.from_numpy(labels[rows])
 
-    def _checked_labels(self, labels: list, name: str) -> np.ndarray:
+    def _checked_labels(self, labels: list[Any], name: str) -> np.ndarray:
         if not labels:
             raise UserError(f"{name}: holds no images")
         if not all(type(label) is int and 0 <= label < len(self.classes) for label in labels):

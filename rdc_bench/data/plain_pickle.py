@@ -38,7 +38,7 @@ class _Array:
     def __init__(self) -> None:
         self.values: np.ndarray = np.empty(0, np.uint8)
 
-    def __setstate__(self, state: tuple) -> None:
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
         _, shape, dtype, fortran, data = state
         self.values = _uint8_array(data, dtype, shape, "F" if fortran else "C")
 
@@ -46,7 +46,7 @@ class _Array:
 class _UInt8:
     __slots__ = ()
 
-    def __setstate__(self, state: tuple) -> None:
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
         """Byte order and alignment, which single bytes do not have."""
 
 

@@ -27,7 +27,7 @@ def metered(model: nn.Module) -> Iterator[Meter]:
     """Count the network evaluations of ``model`` within the block."""
     meter = Meter()
 
-    def count(_module: nn.Module, args: tuple, output: Any) -> None:
+    def count(_module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         rows = len(args[0])
         meter.forward += rows
         parts = output.values() if isinstance(output, Mapping) else [output] if isinstance(output, Tensor) else output

@@ -18,7 +18,7 @@ from rdc_bench.attacks.gradient import gradient_kind
 from rdc_bench.core.errors import UserError
 from rdc_bench.core.files import check_writable
 from rdc_bench.core.global_generators import preserved
-from rdc_bench.evaluation.admission import IMAGES, admit
+from rdc_bench.evaluation.admission import admit
 from rdc_bench.evaluation.announce import announce
 from rdc_bench.evaluation.engines import Engine, find_engine
 from rdc_bench.evaluation.execute import Executor, Task
@@ -27,6 +27,7 @@ from rdc_bench.evaluation.plan import Plan, PlannedModel, RunConfig
 from rdc_bench.evaluation.planning import make_plan
 from rdc_bench.evaluation.records import evaluations, failures, manifest_of, merged
 from rdc_bench.evaluation.shards import jobs
+from rdc_bench.evaluation.showing import IMAGES
 from rdc_bench.evaluation.tally import Progress, Say, Tally
 from rdc_bench.results.admission import Admission
 from rdc_bench.results.diagnosis import failed_diagnoses, masked

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import huggingface_hub
 from huggingface_hub.errors import CachedRepoTreeNotFoundError, LocalEntryNotFoundError
-from huggingface_hub.utils import disable_progress_bars
+from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
 
 from rdc_bench.core.errors import UserError
 from rdc_bench.core.files import file_sha256

@@ -51,9 +51,10 @@ def wilson(value: float, n: int, *, upper_value: float | None = None) -> Rate:
     Args: upper_value: the rate if all undecided images were robust; the upper bound is then computed from it. None, or
         ``value`` itself, where there are none.
     """
-    low = float(proportion_confint(value * n, n, alpha=0.05, method="wilson")[0])
     top = value if upper_value is None else upper_value
-    high = float(proportion_confint(top * n, n, alpha=0.05, method="wilson")[1])
+    # Some versions of the library pass 0 and 1 by a rounding error.
+    low = max(0.0, float(proportion_confint(value * n, n, alpha=0.05, method="wilson")[0]))
+    high = min(1.0, float(proportion_confint(top * n, n, alpha=0.05, method="wilson")[1]))
     return Rate(value, low, high, None if top == value else top)
 
 

@@ -149,14 +149,14 @@ def _shifted(x: Tensor, pixels: int, g: torch.Generator) -> Tensor:
     return padded[torch.arange(b)[:, None, None, None], torch.arange(c)[None, :, None, None], rows, columns]
 
 
-def _save(path: Path, parts: dict, identity: dict, step: int, seconds: float) -> None:
+def _save(path: Path, parts: dict[str, Any], identity: dict[str, Any], step: int, seconds: float) -> None:
     state = {name: part.state_dict() for name, part in parts.items()}
     buffer = io.BytesIO()
     torch.save({"identity": identity, "step": step, "seconds": seconds, "state": state}, buffer)
     write_atomically(path, buffer.getvalue())
 
 
-def _resume(path: Path, parts: dict, identity: dict, device: str) -> tuple[int, float]:
+def _resume(path: Path, parts: dict[str, Any], identity: dict[str, Any], device: str) -> tuple[int, float]:
     if not path.exists():
         return 0, 0.0
     try:

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from rdc_bench.attacks import attack
 from rdc_bench.attacks.best import Best
-from rdc_bench.attacks.gradient import NEUTRAL, Gradient, Noise, attacked_as, evaluate
+from rdc_bench.attacks.gradient import NEUTRAL, Noise, attacked_as, evaluate
 from rdc_bench.attacks.losses import Objective, cross_entropy, dlr, dlr_targeted, margin
 from rdc_bench.attacks.options import Count, Share, least_classes
+from rdc_bench.defenses.likelihood_maximization import Gradient
 from rdc_bench.threats import LpThreat
 
 #: Weight of the gradient step against the momentum (alpha in the paper).

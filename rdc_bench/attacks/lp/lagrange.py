@@ -16,10 +16,11 @@ from torch import Tensor, nn
 
 from rdc_bench.attacks import attack
 from rdc_bench.attacks.best import Best
-from rdc_bench.attacks.gradient import Gradient, differentiated, evaluate
+from rdc_bench.attacks.gradient import differentiated, evaluate
 from rdc_bench.attacks.losses import objective
 from rdc_bench.attacks.options import Count, Loss, NonNegative, Positive, StepSize
 from rdc_bench.core.errors import UserError
+from rdc_bench.defenses.likelihood_maximization import Gradient
 from rdc_bench.diffusion.loss import edm_weight
 from rdc_bench.threats import LpThreat
 

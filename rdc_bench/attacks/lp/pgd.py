@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 from rdc_bench.attacks import attack
 from rdc_bench.attacks.best import Best
-from rdc_bench.attacks.gradient import NEUTRAL, Gradient, Noise, attacked_as, evaluate
+from rdc_bench.attacks.gradient import NEUTRAL, Noise, attacked_as, evaluate
 from rdc_bench.attacks.losses import cross_entropy, objective
 from rdc_bench.attacks.options import Count, Loss, StepSize
+from rdc_bench.defenses.likelihood_maximization import Gradient
 from rdc_bench.threats import LpThreat
 
 
