@@ -67,16 +67,18 @@ def pull(
     return _of_one_commit(reference, read, local_only, endpoint, cache_dir)
 
 
-def pull_checkpoint(reference: HubReference, *, local_only: bool = False) -> PulledCheckpoint:
+def pull_checkpoint(
+    reference: HubReference, *, local_only: bool = False, endpoint: str | None = None, cache_dir: Path | None = None
+) -> PulledCheckpoint:
     """Fetch the weights of a repository that holds no cards, as timm and others publish them, and its ``config.json``.
 
-    Raises: ``UserError`` as :func:`pull` does.
+    Args, raises: as for :func:`pull`.
     """
 
     def read(snapshot: Snapshot) -> PulledCheckpoint:
         return PulledCheckpoint(snapshot.reference, *snapshot.read_checkpoint())
 
-    return _of_one_commit(reference, read, local_only, None, None)
+    return _of_one_commit(reference, read, local_only, endpoint, cache_dir)
 
 
 def _of_one_commit(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import torchvision
 from torch import nn
 from torchvision import models
@@ -27,7 +29,9 @@ def make(spec: LibrarySpec, card: ModelCard) -> nn.Module:
         raise UserError(
             f"torchvision:{spec.architecture} takes images of 3 channels, not {card.image_shape[0]}; timm's take any"
         )
-    network: nn.Module = models.get_model(spec.architecture, weights=None, num_classes=card.num_classes)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about how fresh weights are drawn, which others replace
+        network: nn.Module = models.get_model(spec.architecture, weights=None, num_classes=card.num_classes)
     if hasattr(network, "transform_input"):  # whether it normalises once more depends on its weights, which do not say it
         raise UserError(
             f"torchvision:{spec.architecture} changes its input by rules of its own; take timm's network of that kind"

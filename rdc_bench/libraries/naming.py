@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pydantic import ValidationError
+from pydantic import BaseModel, FiniteFloat, ValidationError
 
 from rdc_bench.core.errors import UserError
 from rdc_bench.core.files import file_sha256
@@ -40,6 +39,21 @@ class Images(NamedTuple):
     dataset: str
     shape: tuple[int, int, int]
     num_classes: int
+
+
+class PretrainedConfig(BaseModel):
+    """What counts here of timm's ``pretrained_cfg``."""
+
+    mean: tuple[FiniteFloat, ...] | None = None
+    std: tuple[FiniteFloat, ...] | None = None
+    interpolation: str | None = None
+
+
+class TimmConfig(BaseModel):
+    """What counts here of the ``config.json`` that timm writes beside weights."""
+
+    architecture: str | None = None
+    pretrained_cfg: PretrainedConfig = PretrainedConfig()
 
 
 def resolve(name: str, *, download: bool = True) -> LoadedCard:
@@ -133,17 +147,16 @@ def _published_with(checkpoint: Checkpoint, published: Published) -> Published:
     """What timm's ``config.json`` beside the weights says, as far as it says anything; it is about these weights."""
     assert checkpoint.config is not None
     try:
-        config = json.loads(checkpoint.config.read_bytes())
-    except ValueError as error:
-        raise UserError(f"{checkpoint.hub}: its config.json is no JSON ({error})") from error
-    if not isinstance(config, dict):
-        return published
-    architecture = config.get("architecture", published.architecture)
-    if architecture != published.architecture:
-        raise UserError(f"{checkpoint.hub}: its weights are those of timm:{architecture}, not timm:{published.architecture}")
-    cfg = config.get("pretrained_cfg")
-    theirs = {key: cfg[key] for key in ("mean", "std", "interpolation") if cfg.get(key)} if isinstance(cfg, dict) else {}
-    return published._replace(**theirs)
+        config = TimmConfig.model_validate_json(checkpoint.config.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise UserError(f"{checkpoint.hub}: its config.json is not timm's ({where or 'file'}: {first['msg']})") from error
+    if config.architecture not in (None, published.architecture):
+        raise UserError(
+            f"{checkpoint.hub}: its weights are those of timm:{config.architecture}, not timm:{published.architecture}"
+        )
+    return published._replace(**config.pretrained_cfg.model_dump(exclude_none=True))
 
 
 def _preprocessing(asked: LibraryName, published: Published, channels: int) -> dict[str, Any]:
