@@ -121,7 +121,7 @@ def _count(keys: list[str], what: str) -> str:
 
 def _next(keys: list[str]) -> str:
     """The second and the third of them, so that a pattern shows."""
-    return "".join(f", {key[:200]!r}" for key in keys[1:3])
+    return f", then {', '.join(repr(key[:200]) for key in keys[1:3])}" if keys[1:] else ""
 
 
 def _nearest(key: str, known: Iterable[str]) -> str:

@@ -13,7 +13,7 @@ from rdc_bench.evaluation.planning import plan_model
 from rdc_bench.hub.pull import pull_checkpoint
 from rdc_bench.zoo.reference import parse_reference
 
-CONFIG = {"architecture": "test_resnet", "num_classes": 10, "pretrained_cfg": {"mean": [0.25], "std": [0.75]}}
+CONFIG = {"architecture": "lcnet_050", "num_classes": 10, "pretrained_cfg": {"mean": [0.25], "std": [0.75]}}
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def published(hub, get, monkeypatch):
     timm = pytest.importorskip("timm", reason=reason, exc_type=ImportError)
     monkeypatch.setattr("rdc_bench.libraries.naming.pull_checkpoint", get)
     with torch.random.fork_rng(devices=[]):
-        network = timm.create_model("test_resnet", num_classes=10, in_chans=1).eval()
+        network = timm.create_model("lcnet_050", num_classes=10, in_chans=1).eval()
 
     def write(config):
         content = config if isinstance(config, bytes) else json.dumps(config).encode()
@@ -78,11 +78,11 @@ def published(hub, get, monkeypatch):
 def test_a_network_of_timm_with_weights_and_preprocessing_of_the_hub(published, scheme):
     network, write = published
     commit = write(CONFIG)
-    model = rdc_bench.load_model(f"timm:test_resnet?checkpoint={scheme}owner/net&dataset=fashion-mnist")
+    model = rdc_bench.load_model(f"timm:lcnet_050?checkpoint={scheme}owner/net&dataset=fashion-mnist")
     x = torch.rand(2, 1, 28, 28)
     torch.testing.assert_close(model(x), network((x - 0.25) / 0.75))
-    planned = plan_model(f"timm:test_resnet?checkpoint={scheme}owner/net&dataset=fashion-mnist")
-    assert planned.reference == f"timm:test_resnet?checkpoint=hf://owner/net@{commit}&dataset=fashion-mnist"
+    planned = plan_model(f"timm:lcnet_050?checkpoint={scheme}owner/net&dataset=fashion-mnist")
+    assert planned.reference == f"timm:lcnet_050?checkpoint=hf://owner/net@{commit}&dataset=fashion-mnist"
     assert list(planned.weights) == [f"hf://owner/net@{commit}/model.safetensors"]
     assert plan_model(planned.reference).identity == planned.identity
 
@@ -99,5 +99,5 @@ def test_a_network_of_timm_with_weights_and_preprocessing_of_the_hub(published, 
 def test_a_faulty_configuration_is_one_line(published, config, words):
     published[1](config)
     with pytest.raises(UserError, match=words) as caught:
-        rdc_bench.load_model("timm:test_resnet?checkpoint=hf://owner/net&dataset=fashion-mnist")
+        rdc_bench.load_model("timm:lcnet_050?checkpoint=hf://owner/net&dataset=fashion-mnist")
     assert "\n" not in str(caught.value)

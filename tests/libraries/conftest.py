@@ -27,7 +27,7 @@ def here(tmp_path, monkeypatch):
 def trained(timm, here):
     """A function that makes a network of timm with seeded weights, saves them under ``file``, and returns it."""
 
-    def make(architecture="test_resnet", file="my.safetensors", **options):
+    def make(architecture="lcnet_050", file="my.safetensors", **options):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             network = timm.create_model(architecture, **{"num_classes": 10, "in_chans": 1, **options})

@@ -10,7 +10,7 @@ from rdc_bench import UserError
 from rdc_bench.core.files import file_sha256
 
 GREY = "mean=0.25&std=0.5"
-NAME = f"timm:test_resnet?checkpoint=my.safetensors&dataset=fashion-mnist&{GREY}"
+NAME = f"timm:lcnet_050?checkpoint=my.safetensors&dataset=fashion-mnist&{GREY}"
 
 
 def refused(name):
@@ -26,7 +26,7 @@ def test_images_in_the_unit_range_become_the_network_s_logits(trained):
     x = torch.rand(3, 1, 28, 28)
     torch.testing.assert_close(model(x), network((x - 0.25) / 0.5))
     assert not model.training
-    assert (model.card.name, model.card.dataset, model.card.num_classes) == ("timm-test_resnet-my", "fashion-mnist", 10)
+    assert (model.card.name, model.card.dataset, model.card.num_classes) == ("timm-lcnet_050-my", "fashion-mnist", 10)
 
 
 def test_the_library_s_own_preprocessing_is_the_default(trained):
@@ -62,10 +62,10 @@ def test_resizing_is_differentiable_and_only_done_when_asked_for(trained, interp
 
 
 def test_a_network_for_images_of_one_size_is_made_for_the_size_that_it_will_see(trained):
-    name = f"timm:test_vit?dataset=fashion-mnist&{GREY}"
-    trained("test_vit", "small.pt", img_size=32)
-    trained("test_vit", "large.pt")  # for 160 pixels
-    for file, size in (("small.pt", 32), ("large.pt", 160)):
+    name = f"timm:vit_tiny_patch16_224?dataset=fashion-mnist&{GREY}"
+    trained("vit_tiny_patch16_224", "small.pt", img_size=32)
+    trained("vit_tiny_patch16_224", "large.pt")  # for 224 pixels
+    for file, size in (("small.pt", 32), ("large.pt", 224)):
         assert rdc_bench.load_model(f"{name}&checkpoint={file}&resize={size}")(torch.rand(1, 1, 28, 28)).shape == (1, 10)
         assert "wrong shape: 'pos_embed'" in refused(f"{name}&checkpoint={file}&resize=64")
 
@@ -100,12 +100,12 @@ def test_nothing_in_a_checkpoint_is_executed(trained, here):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda s: {k: v for k, v in s.items() if not k.startswith("conv1")}, ["missing key"]),
+        (lambda s: {k: v for k, v in s.items() if not k.startswith("conv_stem")}, ["missing key"]),
         (
             lambda s: s | {"head.extra": torch.zeros(2), "head.more": torch.zeros(2)},
             ["2 unknown keys", "'head.extra'", "'head.more'"],
         ),
-        (lambda s: s | {"fc.bias": torch.zeros(3)}, ["wrong shape", "'fc.bias' is [3], the network has [10]"]),
+        (lambda s: s | {"classifier.bias": torch.zeros(3)}, ["wrong shape", "'classifier.bias' is [3], the network has [10]"]),
         (lambda s: {}, ["holds a dict"]),
     ],
 )
@@ -119,10 +119,10 @@ def test_a_checkpoint_that_does_not_fit_says_which_keys(trained, here, change, w
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("timm:test_resnte?checkpoint=my.safetensors&dataset=fashion-mnist", ["'test_resnet'"]),
-        ("timm:test_resnet.r160_in2k?checkpoint=my.safetensors&dataset=fashion-mnist", ["'test_resnet.r160_in1k'"]),
+        ("timm:lcnet_05?checkpoint=my.safetensors&dataset=fashion-mnist", ["'lcnet_050'"]),
+        ("timm:lcnet_050.ra2_in2k?checkpoint=my.safetensors&dataset=fashion-mnist", ["'lcnet_050.ra2_in1k'"]),
         ("torchvision:shufflenet_v2_x05?checkpoint=my.safetensors&dataset=cifar10", ["'shufflenet_v2_x0_5'"]),
-        (f"timm:test_resnet?dataset=fashion-mnist&{GREY}", ["no weights", "checkpoint=FILE", "hf://timm/test_resnet"]),
+        (f"timm:lcnet_050?dataset=fashion-mnist&{GREY}", ["no weights", "checkpoint=FILE", "hf://timm/lcnet_050"]),
         ("torchvision:shufflenet_v2_x0_5?dataset=cifar10", ["no weights", "https://download.pytorch.org/"]),
         (NAME.replace("my.", "no."), ["no.safetensors", "no such file"]),
         (NAME.replace("my.safetensors", "."), ["not a file"]),
@@ -133,10 +133,10 @@ def test_a_checkpoint_that_does_not_fit_says_which_keys(trained, here, change, w
         (NAME.replace(GREY, "std=0.5"), ["3 values of mean", "1 channel", "mean=0.5"]),
         (NAME.replace("std=0.5", "std=0"), ["std"]),
         (NAME + "&interpolation=bicubic", ["resize"]),
-        (NAME.replace("timm:test_resnet", "torchvision:shufflenet_v2_x0_5"), ["3 channels"]),
+        (NAME.replace("timm:lcnet_050", "torchvision:shufflenet_v2_x0_5"), ["3 channels"]),
         ("torchvision:inception_v3?checkpoint=my.safetensors&dataset=cifar10", ["inception_v3", "timm"]),
         ("torchvision:vit_b_32?checkpoint=my.safetensors&dataset=cifar10", ["missing key"]),
-        ("timm:test_resnet?checkpoint=my.safetensors&dataset=cifar10", ["wrong shape"]),
+        ("timm:lcnet_050?checkpoint=my.safetensors&dataset=cifar10", ["wrong shape"]),
     ],
 )
 def test_a_name_that_leads_to_no_model_says_what_would(trained, name, words):
@@ -155,7 +155,7 @@ def test_a_card_may_name_such_a_network(trained, here):
     network = trained()
     spec = {
         "kind": "timm",
-        "architecture": "test_resnet",
+        "architecture": "lcnet_050",
         "mean": [0.25],
         "std": [0.5],
         "weights": {"file": "my.safetensors", "sha256": file_sha256(here / "my.safetensors")},
@@ -178,7 +178,7 @@ def test_a_card_may_name_such_a_network(trained, here):
     for field, value, words in [
         ("mean", [0.25, 0.5], "mean has 2 values"),
         ("resize", 56, "interpolation"),
-        ("architecture", "test_resnte", "'test_resnet'"),
+        ("architecture", "lcnet_05", "'lcnet_050'"),
         ("weights", {"file": "my.safetensors", "sha256": "0" * 64}, "SHA-256"),
     ]:
         (here / "mine.yaml").write_text(yaml.safe_dump({**document, "model": {**spec, field: value}}))

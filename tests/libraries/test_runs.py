@@ -15,15 +15,15 @@ from rdc_bench.evaluation.planning import make_plan
 OPTIONS = {"checkpoint": "my.safetensors", "mean": 0.25, "std": [0.5]}
 
 
-def plan(models=("timm:test_resnet",), **options):
+def plan(models=("timm:lcnet_050",), **options):
     return make_plan(RunConfig(models=models, dataset="fashion-mnist", n=2, model_options={**OPTIONS, **options}))
 
 
 def test_a_run_records_what_leads_to_the_model_and_is_verified(trained, here):
     trained()
-    done = rdc_bench.run(["timm:test_resnet"], model_options=OPTIONS, dataset="fashion-mnist", n=3, attacks=["fgsm"])
+    done = rdc_bench.run(["timm:lcnet_050"], model_options=OPTIONS, dataset="fashion-mnist", n=3, attacks=["fgsm"])
     (entry,) = json.loads((done.path / "run.json").read_text())["models"]
-    assert entry["reference"] == "timm:test_resnet?checkpoint=my.safetensors&dataset=fashion-mnist&mean=0.25&std=0.5"
+    assert entry["reference"] == "timm:lcnet_050?checkpoint=my.safetensors&dataset=fashion-mnist&mean=0.25&std=0.5"
     assert entry["weights"] == {"my.safetensors": file_sha256(here / "my.safetensors")}
     assert (entry["card"]["model"]["mean"], entry["card"]["model"]["kind"]) == ([0.25], "timm")
     assert rdc_bench.verify(done.path).ok
@@ -38,18 +38,18 @@ def test_a_plan_is_identified_by_the_weights_and_every_argument_not_by_where_the
     shutil.copy("my.safetensors", "sub/my.safetensors")
     first = plan().identity
     assert plan(checkpoint=here / "sub" / "my.safetensors").identity == first
-    assert plan(("timm:test_resnet?mean=0.25&std=0.5",), mean=0.1).identity == first
-    changed = [plan(mean=0.1), plan(std=1), plan(resize=56), plan(resize=56, interpolation="bicubic"), plan(name="mine")]
+    assert plan(("timm:lcnet_050?mean=0.25&std=0.5",), mean=0.1).identity == first
+    changed = [plan(mean=0.1), plan(std=1), plan(resize=56), plan(resize=56, interpolation="bilinear"), plan(name="mine")]
     assert len({first, *(other.identity for other in changed)}) == 6
 
 
 def test_two_checkpoints_of_one_network_are_two_models(trained):
     trained()
     trained(file="other.pt")
-    made = plan(("timm:test_resnet", "timm:test_resnet?checkpoint=other.pt", "at-linf-fashion-mnist"))
-    assert [model.name for model in made.models] == ["timm-test_resnet-my", "timm-test_resnet-other", "at-linf-fashion-mnist"]
+    made = plan(("timm:lcnet_050", "timm:lcnet_050?checkpoint=other.pt", "at-linf-fashion-mnist"))
+    assert [model.name for model in made.models] == ["timm-lcnet_050-my", "timm-lcnet_050-other", "at-linf-fashion-mnist"]
     with pytest.raises(rdc_bench.UserError, match="twice"):
-        plan(("timm:test_resnet", "timm:test_resnet"))
+        plan(("timm:lcnet_050", "timm:lcnet_050"))
 
 
 def test_grey_images_of_a_folder_reach_a_network_for_colour(trained, here):
