@@ -1,16 +1,19 @@
 """Weights of repositories that hold no cards, from a Hub on the loopback interface."""
 
 import functools
+import hashlib
 import json
 
 import pytest
 import safetensors.torch
 import torch
+import yaml
 
 import rdc_bench
 from rdc_bench.core.errors import UserError
 from rdc_bench.evaluation.planning import plan_model
-from rdc_bench.hub.pull import pull_checkpoint
+from rdc_bench.hub.pull import pull, pull_checkpoint
+from rdc_bench.zoo.loading import load_resolved
 from rdc_bench.zoo.reference import parse_reference
 
 CONFIG = {"architecture": "lcnet_050", "num_classes": 10, "pretrained_cfg": {"mean": [0.25], "std": [0.75]}}
@@ -101,3 +104,20 @@ def test_a_faulty_configuration_is_one_line(published, config, words):
     with pytest.raises(UserError, match=words) as caught:
         rdc_bench.load_model("timm:lcnet_050?checkpoint=hf://owner/net&dataset=fashion-mnist")
     assert "\n" not in str(caught.value)
+
+
+def test_a_card_on_the_hub_may_name_a_network_of_timm_with_safetensors(hub, published, make_card, make_config, tmp_path):
+    network, _ = published
+    weights = safetensors.torch.save(network.state_dict())
+    beside = {"file": "net.safetensors", "sha256": hashlib.sha256(weights).hexdigest()}
+    spec = {"kind": "timm", "architecture": "lcnet_050", "mean": [0.25], "std": [0.75], "weights": beside}
+
+    def pulled(spec):
+        card = yaml.safe_dump(make_card("net", spec)).encode()
+        hub.commit("owner/card", {"config.json": make_config("net"), "net.yaml": card, spec["weights"]["file"]: weights})
+        return pull(parse_reference("hf://owner/card"), endpoint=hub.url, cache_dir=tmp_path / "cache").card
+
+    x = torch.rand(2, 1, 28, 28)
+    torch.testing.assert_close(load_resolved(pulled(spec))(x), network((x - 0.25) / 0.75))
+    with pytest.raises(UserError, match="no safetensors file"):
+        pulled({**spec, "weights": {**beside, "file": "net.pt"}})
