@@ -28,6 +28,7 @@ def run(
     attacks: Sequence[str] | None = None,
     *,
     attack_options: Mapping[str, Any] | None = None,
+    model_options: Mapping[str, Any] | None = None,
     dataset: str | None = None,
     n: int | None = None,
     repeats: int | None = None,
@@ -51,6 +52,8 @@ def run(
         models: names, see :func:`rdc_bench.load_model`.
         threat: the name of a threat model or of a set. eps: its size, e.g. ``"8/255"``; none for a set.
         attacks: names; ``attack_options`` are passed to every attack that takes them.
+        model_options: arguments of models named ``timm:NAME`` or ``torchvision:NAME``, e.g. ``{"checkpoint": "my.pt"}``
+            (:class:`rdc_bench.zoo.library_name.LibraryArguments`). What such a name says itself comes first.
         n: images, the first of the test split. repeats: fresh draws that judge each image of a randomised model.
         profile: ``quick``, ``standard`` or ``paper``. progress: called after every shard. say: told, in a line
             each, what is worth knowing of the models.
@@ -68,6 +71,7 @@ def run(
         "eps": None if eps is None else str(eps),
         "attacks": tuple(attacks or ()),
         "attack_options": dict(attack_options or {}),
+        "model_options": dict(model_options or {}),
         "dataset": dataset,
         "n": n,
         "repeats": repeats,

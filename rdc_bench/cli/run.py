@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,15 @@ from rdc_bench.cli.options import (
     "--model",
     "models",
     multiple=True,
-    help="Model to attack: a name, a card's path, or hf://owner/repo. May be repeated. Default: the RDC, its parts, baselines.",
+    help="Model to attack: a name, a card's path, hf://owner/repo, timm:NAME or torchvision:NAME. May be repeated. "
+    "Default: the RDC, its parts, baselines.",
+)
+@click.option(
+    "--model-arg",
+    "model_args",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Argument of the models named timm:NAME or torchvision:NAME, e.g. checkpoint=FILE. May be repeated.",
 )
 @click.option("--dataset", help="Dataset. Default: the models'.")
 @click.option("--attack", "attacks", multiple=True, help="Attack to use. May be repeated. Default: those of the profile.")
@@ -75,7 +84,14 @@ from rdc_bench.cli.options import (
 @with_plugins
 @click.pass_context
 def command(
-    ctx: click.Context, /, as_json: bool, device: str, attack_args: tuple[str, ...], download: bool, **options: Any
+    ctx: click.Context,
+    /,
+    as_json: bool,
+    device: str,
+    attack_args: tuple[str, ...],
+    model_args: tuple[str, ...],
+    download: bool,
+    **options: Any,
 ) -> None:
     """Attack models and store what came of it.
 
@@ -88,6 +104,7 @@ def command(
       rdc-bench run --threat stadv --eps 0.05 --profile standard
       rdc-bench run --threat unseen --n 32
       rdc-bench run --model hf://owner/repo@v1.0 --model at-linf-fashion-mnist
+      rdc-bench run --model timm:resnet18 --model-arg checkpoint=my.safetensors --dataset cifar10
       rdc-bench run --attack pgd --attack-arg steps=100 --attack-arg eot=4
       rdc-bench run --plugin my_attack.py --attack my-attack
       rdc-bench run --profile standard --engine ray
@@ -99,7 +116,11 @@ def command(
         from rdc_bench.evaluation.run_set import RunSet
 
         check_device(device)
-        options |= {"device": device, "attack_options": _parsed(attack_args), "allow_download": download}
+        options |= {"device": device, "allow_download": download}
+        options |= {
+            "attack_options": _parsed(attack_args),
+            "model_options": dict(_pairs("--model-arg", model_args, "checkpoint=FILE")),
+        }
         result = run(progress=progress, say=lambda line: click.echo(line, err=True), **options)
     from rdc_bench.reporting import compare
     from rdc_bench.reporting.show import show, show_set
@@ -120,21 +141,29 @@ def command(
     ctx.exit(0 if result.complete else 1)
 
 
+def _pairs(option: str, texts: tuple[str, ...], example: str) -> Iterator[tuple[str, str]]:
+    """Key and value of each ``KEY=VALUE``."""
+    from rdc_bench.core.errors import UserError
+
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise UserError(f"{option} {text!r}: write KEY=VALUE, e.g. {example}")
+        yield key, value
+
+
 def _parsed(attack_args: tuple[str, ...]) -> dict[str, Any]:
     """``KEY=VALUE`` with the value read as YAML would: a number, true/false, or text."""
     import yaml
 
     from rdc_bench.core.errors import UserError
 
-    options = {}
-    for text in attack_args:
-        key, equals, value = text.partition("=")
-        if not equals or not key:
-            raise UserError(f"--attack-arg {text!r}: write KEY=VALUE, e.g. steps=100")
+    options: dict[str, Any] = {}
+    for key, value in _pairs("--attack-arg", attack_args, "steps=100"):
         try:
             options[key] = yaml.safe_load(value)
         except yaml.YAMLError as error:
-            raise UserError(f"--attack-arg {text!r}: {value!r} is no number, true, false or text") from error
+            raise UserError(f"--attack-arg {f'{key}={value}'!r}: {value!r} is no number, true, false or text") from error
         if isinstance(options[key], str):
             with contextlib.suppress(ValueError):
                 options[key] = float(value)  # YAML takes 1e-3 for text

@@ -80,12 +80,15 @@ def check_fit(state: Mapping[str, Tensor], network: nn.Module) -> None:
     ]
     problems = []
     if unknown:
-        problems.append(f"{_count(unknown, 'unknown key')} {unknown[0][:200]!r}{_nearest(unknown[0], missing or expected)}")
+        nearest = _nearest(unknown[0], missing or expected)
+        problems.append(f"{_count(unknown, 'unknown key')} {unknown[0][:200]!r}{nearest}{_next(unknown)}")
     if missing:
-        problems.append(f"{_count(missing, 'missing key')} {missing[0]!r}{_nearest(missing[0], unknown)}")
+        problems.append(f"{_count(missing, 'missing key')} {missing[0]!r}{_nearest(missing[0], unknown)}{_next(missing)}")
     if shapes:
         sizes = [list(tensors[shapes[0]].shape) for tensors in (state, expected)]
-        problems.append(f"{_count(shapes, 'wrong shape')} {shapes[0]!r} is {sizes[0]}, the network has {sizes[1]}")
+        problems.append(
+            f"{_count(shapes, 'wrong shape')} {shapes[0]!r} is {sizes[0]}, the network has {sizes[1]}{_next(shapes)}"
+        )
     elif kinds:
         types = [tensors[kinds[0]].dtype for tensors in (state, expected)]
         problems.append(f"{_count(kinds, 'wrong type')} {kinds[0]!r} is {types[0]}, the network has {types[1]}")
@@ -114,6 +117,11 @@ def _parameters(cls: type[nn.Module]) -> dict[str, inspect.Parameter]:
 
 def _count(keys: list[str], what: str) -> str:
     return f"{what}:" if len(keys) == 1 else f"{len(keys)} {what}s, first"
+
+
+def _next(keys: list[str]) -> str:
+    """The second and the third of them, so that a pattern shows."""
+    return f", then {', '.join(repr(key[:200]) for key in keys[1:3])}" if keys[1:] else ""
 
 
 def _nearest(key: str, known: Iterable[str]) -> str:

@@ -34,6 +34,7 @@ class RunConfig(BaseModel):
     threat: str = "linf"
     eps: str | None = None
     models: tuple[str, ...] = ()
+    model_options: dict[str, Any] = {}
     dataset: str | None = None
     attacks: tuple[str, ...] = ()
     attack_options: dict[str, Any] = {}

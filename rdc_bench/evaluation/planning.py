@@ -26,8 +26,10 @@ from rdc_bench.threats import Threat, make_threat, members
 from rdc_bench.zoo.cards import LoadedCard
 from rdc_bench.zoo.catalog import baselines
 from rdc_bench.zoo.consistency import check_dataset
+from rdc_bench.zoo.library_name import is_library_name, with_arguments
 from rdc_bench.zoo.loading import classifies, resolve
 from rdc_bench.zoo.parts import weight_files
+from rdc_bench.zoo.reference import is_reference
 from rdc_bench.zoo.registry import MODELS
 from rdc_bench.zoo.schema import is_elsewhere
 
@@ -189,13 +191,24 @@ def _models(config: RunConfig) -> list[PlannedModel]:
         if dataset not in DEFAULT_MODELS:
             raise UserError(f"no default models for dataset {dataset!r}; name them with --model")
         names = DEFAULT_MODELS[dataset]
-    planned = [plan_model(name) for name in names]
+    planned = [plan_model(name) for name in _with_model_options(names, config)]
     seen: set[str] = set()
     for model in planned:
         if model.card.name in seen:
             raise UserError(f"model {model.card.name!r} is named twice")
         seen.add(model.card.name)
     return planned
+
+
+def _with_model_options(names: Sequence[str], config: RunConfig) -> list[str]:
+    """The names; those of libraries' networks with the run's options and dataset, where they say nothing themselves."""
+    if config.model_options and not any(map(is_library_name, names)):
+        raise UserError(
+            f"model argument {next(iter(config.model_options))!r}: none of the models takes any; "
+            "they are for timm:NAME and torchvision:NAME"
+        )
+    options = {**({"dataset": config.dataset} if config.dataset else {}), **config.model_options}
+    return [with_arguments(name, options) if is_library_name(name) else name for name in names]
 
 
 def _with_fixed_noise(models: list[PlannedModel]) -> list[PlannedModel]:
@@ -217,8 +230,9 @@ def plan_model(name: str) -> PlannedModel:
     if not isinstance(found, LoadedCard):
         digest = hashlib.sha256(found[0].model_dump_json().encode()).hexdigest()
         return PlannedModel(name, found, found[0], digest, {}, MODELS.entry(name).origin)
-    origin = found.hub or (found.card.source if is_elsewhere(name) else f"card {found.path.name}")
-    return PlannedModel(found.hub or name, classifies(found), found.card, found.sha256, weight_files(found), origin)
+    origin = found.card.source if is_elsewhere(name) and not is_reference(name) else found.hub or f"card {found.path.name}"
+    reference = found.reference or found.hub or name
+    return PlannedModel(reference, classifies(found), found.card, found.sha256, weight_files(found), origin)
 
 
 def _attacks(config: RunConfig, threat: Threat, prepared: _Prepared) -> list[PlannedAttack]:

@@ -8,9 +8,11 @@ of a snapshot for the whole; so both are checked here, at every pull.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from json import JSONDecodeError
 from pathlib import Path
+from typing import NamedTuple, TypeVar
 
 import huggingface_hub
 from huggingface_hub.errors import RevisionResolutionError
@@ -21,6 +23,8 @@ from rdc_bench.hub.snapshot import NotCachedError, Snapshot, not_cached
 from rdc_bench.zoo.cards import LoadedCard
 from rdc_bench.zoo.reference import HubReference
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
 class Pulled:
@@ -30,6 +34,14 @@ class Pulled:
     folder: Path
     card: LoadedCard
     files: list[Path]
+
+
+class PulledCheckpoint(NamedTuple):
+    """Weights of a repository that is not ours: repository and commit, its ``config.json``, and the weights file."""
+
+    reference: HubReference
+    config: Path
+    weights: Path
 
 
 def pull(
@@ -48,18 +60,46 @@ def pull(
     Raises: ``UserError`` when the repository, the revision or a file cannot be had, or a file is not the right one.
     """
 
-    def read(commit: str, *, local: bool) -> Pulled:
-        snapshot = Snapshot(reference.at(commit), endpoint, cache_dir, local)
+    def read(snapshot: Snapshot) -> Pulled:
         card = snapshot.read(weights)
         return Pulled(snapshot.reference, card.path.parent, card, list(dict.fromkeys(snapshot.files)))
 
+    return _of_one_commit(reference, read, local_only, endpoint, cache_dir)
+
+
+def pull_checkpoint(
+    reference: HubReference, *, local_only: bool = False, endpoint: str | None = None, cache_dir: Path | None = None
+) -> PulledCheckpoint:
+    """Fetch the weights of a repository that holds no cards, as timm and others publish them, and its ``config.json``.
+
+    Args, raises: as for :func:`pull`.
+    """
+
+    def read(snapshot: Snapshot) -> PulledCheckpoint:
+        return PulledCheckpoint(snapshot.reference, *snapshot.read_checkpoint())
+
+    return _of_one_commit(reference, read, local_only, endpoint, cache_dir)
+
+
+def _of_one_commit(
+    reference: HubReference,
+    read: Callable[[Snapshot], T],
+    local_only: bool,
+    endpoint: str | None,
+    cache_dir: Path | None,
+) -> T:
+    """What ``read`` makes of the commit that ``reference`` means."""
+
+    def at(commit: str, *, local: bool) -> T:
+        return read(Snapshot(reference.at(commit), endpoint, cache_dir, local))
+
     with one_line_errors(reference, endpoint):
         if local_only or huggingface_hub.is_offline_mode():
-            return read(_cached_commit(reference, endpoint, cache_dir), local=True)
+            return at(_cached_commit(reference, endpoint, cache_dir), local=True)
         if reference.revision and reference.pinned:  # a commit never changes: when it is here, there is nothing to ask
             with contextlib.suppress(NotCachedError):
-                return read(reference.revision, local=True)
-        return read(_current_commit(reference, endpoint, cache_dir), local=False)
+                return at(reference.revision, local=True)
+        return at(_current_commit(reference, endpoint, cache_dir), local=False)
 
 
 def _current_commit(reference: HubReference, endpoint: str | None, cache_dir: Path | None) -> str:

@@ -22,6 +22,8 @@ from rdc_bench.zoo.layout import CONFIG, LIBRARY, README, read_config, weights_b
 from rdc_bench.zoo.reference import HubReference
 from rdc_bench.zoo.schema import Weights, is_elsewhere
 
+#: How others call the weights in a repository, the most wanted first.
+CHECKPOINTS = ("model.safetensors", "pytorch_model.bin")
 #: Bytes that a card, the configuration or a README may have.
 LARGEST_TEXT = 1 << 20
 
@@ -62,6 +64,16 @@ class Snapshot:
         if weights:
             self._bring_weights({w.file: w for card in every_card(main) if (w := weights_beside(card))})
         return main
+
+    def read_checkpoint(self) -> tuple[Path, Path]:
+        """Fetch ``config.json`` and the weights of a repository that holds no cards, and check them. Returns both paths."""
+        with disable_progress_bars():
+            (config,) = self._bring([CONFIG], "which a repository with a network's weights has")
+        name = next((name for name in CHECKPOINTS if name in (self._listed() or ())), CHECKPOINTS[0])
+        (weights,) = self._download([name], "where the weights of a network lie")
+        if self._intact(weights) is False:
+            raise self._damaged(weights)
+        return config, weights
 
     def _card(self, name: str, above: tuple[Path, ...]) -> LoadedCard:
         """A card with its parts, which all lie in this snapshot."""

@@ -13,10 +13,11 @@ from rdc_bench.zoo.schema import (
     ClassifierSpec,
     DenoiserSpec,
     ForeignWeights,
+    LibrarySpec,
+    PackageWeights,
     RegisteredSpec,
     ReportedSpec,
     RobustBenchSpec,
-    Weights,
 )
 
 #: From the most to the least available. A model is as available as its least available part.
@@ -66,7 +67,9 @@ def _own(loaded: LoadedCard) -> Availability:
         return Availability("registered")
     if isinstance(spec, RobustBenchSpec):
         return _from_robustbench(spec)
-    if not isinstance(spec, ClassifierSpec | DenoiserSpec):
+    if isinstance(spec, LibrarySpec) and importlib.util.find_spec(spec.kind) is None:
+        return Availability("downloadable", f"needs the package {spec.kind}: pip install 'rdc-bench[timm]'")
+    if not isinstance(spec, ClassifierSpec | DenoiserSpec | LibrarySpec):
         return Availability(home)
     if isinstance(spec.weights, ForeignWeights):
         why = f"the weights of {loaded.card.name!r} are not here: {spec.weights.how} (from {spec.weights.origin})"
@@ -76,7 +79,7 @@ def _own(loaded: LoadedCard) -> Availability:
         return Availability("downloadable", f"{path.name} is downloaded from {loaded.hub} when the model is used")
     if not path.is_file():
         return Availability("needs weights", f"{path}: the weights are missing")
-    return Availability(home if isinstance(spec.weights, Weights) else "bundled")
+    return Availability("bundled" if isinstance(spec.weights, PackageWeights) else home)
 
 
 def _from_robustbench(spec: RobustBenchSpec) -> Availability:

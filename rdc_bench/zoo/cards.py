@@ -1,7 +1,7 @@
 """How a name leads to a model's card, and a card to those that it names.
 
-Every source but a card here is explicit (``hf://``, ``robustbench:``, see :mod:`rdc_bench.zoo.parts`), and there is no fall
-from one to another.
+Every source but a card here is explicit (``hf://``, ``robustbench:``, ``timm:``, ``torchvision:``, see
+:mod:`rdc_bench.zoo.parts`), and there is no fall from one to another.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ class LoadedCard(BaseModel):
     """A card, the file that it was read from, and the SHA-256 of that file.
 
     ``parts``: the cards that it names, by the names that it gives them. ``hub``: the repository and commit
-    (``hf://owner/repo@commit``) that it came from, None for a local card.
+    (``hf://owner/repo@commit``) that it or its weights came from, None for a local card. ``reference``: the name that leads to
+    it again, where the name that led here may lead elsewhere later.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True, frozen=True)
@@ -34,6 +35,7 @@ class LoadedCard(BaseModel):
     sha256: str
     parts: Mapping[str, LoadedCard] = {}
     hub: str | None = None
+    reference: str | None = None
 
 
 def find_model_card(name: str) -> LoadedCard:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from rdc_bench.core.errors import UserError
 from rdc_bench.zoo.cards import LoadedCard
-from rdc_bench.zoo.schema import ClassifierSpec, DenoiserSpec, DiffusionClassifierSpec, ModelCard, RDCSpec
+from rdc_bench.zoo.schema import ClassifierSpec, DenoiserSpec, DiffusionClassifierSpec, LibrarySpec, ModelCard, RDCSpec
 
 Shape = tuple[int, int, int]
 #: Names of classes that a message lists.
@@ -29,6 +29,12 @@ def check_parts(loaded: LoadedCard) -> LoadedCard:
         channels, height, width = card.image_shape
         _agree(loaded, "img_channels", channels, spec.config.get("img_channels", channels))
         _agree(loaded, "img_resolution", (height, width), (spec.config.get("img_resolution", height),) * 2)
+    elif isinstance(spec, LibrarySpec):
+        for field, values in (("mean", spec.mean), ("std", spec.std)):
+            if len(values) != card.image_shape[0]:
+                raise UserError(
+                    f"{loaded.path}: {field} has {len(values)} values for images of {card.image_shape[0]} channels: one each"
+                )
     elif isinstance(spec, RDCSpec):
         classifier = loaded.parts[spec.classifier].card
         if classifier.num_classes != card.num_classes:

@@ -15,7 +15,7 @@ from pydantic import ConfigDict, Field, ValidationError
 from rdc_bench.core.card_files import NAME, Strict
 from rdc_bench.core.errors import UserError
 from rdc_bench.zoo.cards import LoadedCard
-from rdc_bench.zoo.schema import ClassifierSpec, DenoiserSpec, DiffusionClassifierSpec, RDCSpec, Weights
+from rdc_bench.zoo.schema import ClassifierSpec, DenoiserSpec, DiffusionClassifierSpec, LibrarySpec, RDCSpec, Weights
 
 CONFIG, README = "config.json", "README.md"
 #: How this package is called in ``config.json``, and introduces itself to the Hub.
@@ -62,7 +62,7 @@ def weights_beside(loaded: LoadedCard) -> Weights | None:
     spec = loaded.card.model
     if isinstance(spec, DiffusionClassifierSpec | RDCSpec):
         return None
-    if isinstance(spec, ClassifierSpec | DenoiserSpec) and isinstance(spec.weights, Weights):
+    if isinstance(spec, ClassifierSpec | DenoiserSpec | LibrarySpec) and isinstance(spec.weights, Weights):
         return spec.weights
     raise UserError(
         f"{loaded.hub or loaded.path}: card {loaded.card.name!r} ({spec.kind}) names no safetensors file beside it, "

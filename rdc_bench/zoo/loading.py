@@ -20,12 +20,13 @@ from rdc_bench.networks import network_class
 from rdc_bench.zoo.availability import require
 from rdc_bench.zoo.cards import LoadedCard
 from rdc_bench.zoo.consistency import check_parts
-from rdc_bench.zoo.parts import check_weights, find_card, own_weights, robustbench_zoo, weights_path
+from rdc_bench.zoo.parts import check_weights, find_card, libraries, own_weights, robustbench_zoo, weights_path
 from rdc_bench.zoo.registry import MODELS, Factory, list_models
 from rdc_bench.zoo.schema import (
     ClassifierSpec,
     DenoiserSpec,
     DiffusionClassifierSpec,
+    LibrarySpec,
     MaximizationSpec,
     ModelCard,
     RDCSpec,
@@ -41,7 +42,8 @@ def load_model(name: str) -> nn.Module:
     """The classifier called ``name``: images in [0, 1] (B, C, H, W) to logits (B, K), in eval mode.
 
     Args: a card's name, a path to a card, ``hf://owner/repo[@revision]``, ``robustbench:ID`` or
-    ``robustbench:DATASET/THREAT/ID``, or the name of a registered model.
+    ``robustbench:DATASET/THREAT/ID``, ``timm:NAME?checkpoint=FILE&dataset=DATASET`` (or ``torchvision:…``, see
+    :class:`rdc_bench.zoo.library_name.LibraryArguments`), or the name of a registered model.
     Returns: a module with its validated card as ``.card``. Nothing is trained or executed from a card; only what ``hf://`` or
     ``robustbench:`` names is downloaded, and the card then says from where.
     Raises: ``UserError`` for an unknown name, a faulty card, weights that are missing, damaged or not those of the card.
@@ -68,7 +70,7 @@ def resolve(name: str) -> Resolved:
     if name not in card_names("models") and not is_elsewhere(name) and not name.endswith((".yaml", ".yml")):
         hint = (
             "`rdc-bench list models` shows them all; a path to a card ends in .yaml, a repository begins with hf://, "
-            "a model of RobustBench with robustbench:."
+            "a model of RobustBench with robustbench:, a network of timm or torchvision with timm: or torchvision:."
         )
         raise unknown_name("model", name, list_models(), hint)
     return find_card(name)
@@ -102,6 +104,9 @@ def build(loaded: LoadedCard) -> nn.Module:
     if isinstance(spec, RobustBenchSpec):
         module: nn.Module = robustbench_zoo().load(spec)
         return module
+    if isinstance(spec, LibrarySpec):
+        network: nn.Module = libraries().load(loaded)
+        return network
     assert isinstance(spec, RegisteredSpec)  # of the other kinds, classifies() has said why they cannot be built
     return MODELS.get(spec.factory)[1]()
 

@@ -10,11 +10,12 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, Discriminator, Field, Tag, model_validator
+from pydantic import AfterValidator, BaseModel, Discriminator, Field, FiniteFloat, Tag, model_validator
 
 from rdc_bench.core.card_files import NAME, Name, Sha256, Strict
 from rdc_bench.core.eps import parse_eps
 from rdc_bench.core.errors import UserError
+from rdc_bench.zoo.library_name import ARCHITECTURE, is_library_name
 from rdc_bench.zoo.reference import is_reference, parse_reference
 
 #: How names in RobustBench's zoo begin.
@@ -23,7 +24,7 @@ ROBUSTBENCH = "robustbench:"
 
 def is_elsewhere(name: str) -> bool:
     """Whether a name says that its card comes from elsewhere than a file here."""
-    return is_reference(name) or name.startswith(ROBUSTBENCH)
+    return is_reference(name) or name.startswith(ROBUSTBENCH) or is_library_name(name)
 
 
 def _part_name(text: str) -> str:
@@ -56,6 +57,13 @@ class PackageWeights(Strict):
 
     package: Literal["pyautoattack"]
     file: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*\.pt$")]
+    sha256: Sha256
+
+
+class CheckpointWeights(Strict):
+    """Weights beside the card in another format: a state dict as torch saves it, and its SHA-256. Nothing in it is executed."""
+
+    file: Annotated[str, Field(pattern=r"^[^/\\\x00-\x1f]+$", max_length=255)]
     sha256: Sha256
 
 
@@ -159,6 +167,32 @@ class RobustBenchSpec(Strict):
         return Path("models") / self.dataset / self.threat / f"{self.id}.pt"
 
 
+class LibrarySpec(Strict):
+    """A network of timm or torchvision behind its preprocessing, with weights of the user's. Needs the extra ``timm``.
+
+    The images (C, H, W) and the number of classes are the card's.
+
+    Attributes:
+        architecture: its name in that library. mean, std: for each channel, of images in [0, 1]; the network sees
+            ``(x − mean) / std``.
+        resize: height and width that images are brought to first, by ``interpolation``; None leaves them as they are.
+    """
+
+    kind: Literal["timm", "torchvision"]
+    architecture: Annotated[str, Field(pattern=rf"^{ARCHITECTURE.pattern}$", max_length=200)]
+    mean: tuple[FiniteFloat, ...]
+    std: tuple[Annotated[FiniteFloat, Field(gt=0)], ...]
+    resize: Annotated[int, Field(ge=1, le=4096)] | None = None
+    interpolation: Literal["bilinear", "bicubic"] | None = None
+    weights: Annotated[Weights | CheckpointWeights, Field(union_mode="left_to_right")]
+
+    @model_validator(mode="after")
+    def _complete(self) -> LibrarySpec:
+        if (self.resize is None) != (self.interpolation is None):
+            raise ValueError("resize and interpolation belong together: both are given, or neither")
+        return self
+
+
 class ReportedSpec(Strict):
     """A competitor that is known by reported figures alone: nothing in this package builds it.
 
@@ -180,7 +214,14 @@ class RegisteredSpec(Strict):
 
 
 ModelSpec = Annotated[
-    ClassifierSpec | DenoiserSpec | DiffusionClassifierSpec | RDCSpec | RobustBenchSpec | ReportedSpec | RegisteredSpec,
+    ClassifierSpec
+    | DenoiserSpec
+    | DiffusionClassifierSpec
+    | RDCSpec
+    | RobustBenchSpec
+    | LibrarySpec
+    | ReportedSpec
+    | RegisteredSpec,
     Field(discriminator="kind"),
 ]
 

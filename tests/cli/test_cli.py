@@ -155,6 +155,8 @@ def test_attacks_that_fail_give_exit_code_1_and_say_so(capsys, plugin, tmp_path)
         (("--n", "three"), "not a valid integer"),
         (("--profile", "fast"), "quick"),
         (("--attack-arg", "strength"), "KEY=VALUE"),
+        (("--model-arg", "checkpoint"), "KEY=VALUE"),
+        (("--model-arg", "checkpoint=my.pt"), "timm:NAME"),
         (("--attack-arg", "strenght=1"), "strength"),
         (("--device", "gpu9"), "device"),
         (("--dataset", "fashion"), "fashion-mnist"),
