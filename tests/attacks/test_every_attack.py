@@ -14,8 +14,8 @@ from rdc_bench.attacks import ATTACKS
 from rdc_bench.core.randomness import draws_for, generator
 from rdc_bench.threats import THREATS, Threat
 
-# These need a denoiser in the model, or other models beside it; their own tests say the same of them.
-DEMANDING = ("lagrange", "transfer")
+# These need a denoiser in the model, other models beside it, or thousands of looks at it; their own tests say the same of them.
+DEMANDING = ("lagrange", "transfer", "nes")
 CASES = [
     pytest.param(name, kind, id=f"{name}-{kind}")
     for name in ATTACKS.names()

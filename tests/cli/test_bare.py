@@ -25,6 +25,7 @@ SIZES = ("80", "nan", "-1", "0", "8/0", "eight", "")
 TEXTS = {
     "--attack": ("pdg",),
     "--attack-arg": ("steps", "stesp=1"),
+    "--model-arg": ("checkpoint", "chekpoint=a.pt"),
     "--bayes-eps": SIZES,
     "--dataset": ("fashoin-mnist",),
     "--device": ("gpu9",),
