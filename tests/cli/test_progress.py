@@ -14,7 +14,7 @@ from rdc_bench import data
 from rdc_bench.cli import main, progress
 from rdc_bench.cli.progress import stages
 from rdc_bench.evaluation.tally import Step
-from rdc_bench.training import runs
+from rdc_bench.training import job, publish
 
 
 class Terminal(io.StringIO):
@@ -95,16 +95,16 @@ def invoke(capsys, monkeypatch, *args):
 )
 def test_a_training_tells_of_reading_training_and_judging(capsys, monkeypatch, tmp_path, args):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(runs, "VALIDATION_IMAGES", 52)
-    monkeypatch.setattr(runs, "VALIDATION_LEVELS", 1)
-    monkeypatch.setattr(runs, "load_dataset", lambda *args, **kwargs: data.load_dataset("fashion-mnist", "test", 200))
+    monkeypatch.setattr(publish, "VALIDATION_IMAGES", 52)
+    monkeypatch.setattr(publish, "VALIDATION_LEVELS", 1)
+    monkeypatch.setattr(job, "load_dataset", lambda *args, **kwargs: data.load_dataset("fashion-mnist", "test", 200))
     said = []
 
     def told(what, done=0, total=None, note=""):
         said.append((what, done, total))
 
-    original = runs.Job.__init__
-    monkeypatch.setattr(runs.Job, "__init__", lambda self, *a, **k: original(self, *a, **{**k, "report": told}))
+    original = job.Job.__init__
+    monkeypatch.setattr(job.Job, "__init__", lambda self, *a, **k: original(self, *a, **{**k, "report": told}))
     code, _, err = invoke(capsys, monkeypatch, "train", *args, "--name", "new", "--images", "4", "--batch-size", "2")
     assert code == 0, err
     stages_ = list(dict.fromkeys(what for what, _, _ in said))
