@@ -65,6 +65,7 @@ def full(monkeypatch):
     return lambda files: left.__setitem__(0, files)
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_at_any_write_loses_nothing(program, plugin, tmp_path, full, monkeypatch):
     program(*run_args(plugin, tmp_path / "whole"))
     monkeypatch.setattr("rdc_bench.evaluation.shards.SHARD", {True: 6, False: 6})

@@ -89,11 +89,17 @@ def evaluated(tmp_path: Path, models: list[str], **more: Any) -> RunResult:
     return result
 
 
+def some_and_all(few: list[str], models: dict[str, Any]) -> list[Any]:
+    """A few of the models, and all of them in the slow tests."""
+    return [pytest.param(few, id="a few"), pytest.param(list(models), id="all", marks=pytest.mark.slow)]
+
+
 @pytest.mark.usefixtures("quick")
-def test_absent_gradients_leave_images_undecided(tmp_path: Path, registered: Any) -> None:
-    for name, forward in ABSENT.items():
-        registered.model(name, functools.partial(Liar, forward))
-    result = evaluated(tmp_path, list(ABSENT))
+@pytest.mark.parametrize("names", some_and_all(["nan", "rounded"], ABSENT))
+def test_absent_gradients_leave_images_undecided(names: list[str], tmp_path: Path, registered: Any) -> None:
+    for name in names:
+        registered.model(name, functools.partial(Liar, ABSENT[name]))
+    result = evaluated(tmp_path, names)
     assert not result.complete
     for summary in result.models:
         assert summary.attacks["pgd"].failed > 0.5 * N
@@ -106,10 +112,13 @@ def test_absent_gradients_leave_images_undecided(tmp_path: Path, registered: Any
 
 
 @pytest.mark.usefixtures("quick")
-def test_gradients_that_lie_are_found_out_and_the_lowest_figure_counts(tmp_path: Path, registered: Any) -> None:
-    for name, forward in LYING.items():
-        registered.model(name, functools.partial(Liar, forward))
-    result = evaluated(tmp_path, ["standard-fashion-mnist", *LYING])
+@pytest.mark.parametrize("names", some_and_all(["right-on-clean-images-alone"], LYING))
+def test_gradients_that_lie_are_found_out_and_the_lowest_figure_counts(
+    names: list[str], tmp_path: Path, registered: Any
+) -> None:
+    for name in names:
+        registered.model(name, functools.partial(Liar, LYING[name]))
+    result = evaluated(tmp_path, ["standard-fashion-mnist", *names])
     honest, *lying = result.models
     assert honest.doubts == ()
     assert not honest.as_json()["upper_bound"]
