@@ -1,6 +1,10 @@
 """Small models and attacks that the evaluation can be watched on, and data sets that a machine may lack."""
 
 import os
+
+# Tensors are small here, and threads that wait for one another on a busy machine take ten times as long as one alone.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from pathlib import Path
 
 import pytest

@@ -211,7 +211,7 @@ class Executor:
     def _options(self, planned: PlannedAttack) -> dict[str, Any]:
         """The attack's options, with as many draws per step as this model's gradients need."""
         options = dict(planned.options)
-        if isinstance(options.get("eot"), int) and "eot" not in self.plan.config.attack_options:
+        if isinstance(options.get("eot"), int) and not planned.eot_given:
             options["eot"] = max(options["eot"], self.draws)
         return options
 

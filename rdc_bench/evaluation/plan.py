@@ -100,6 +100,7 @@ class PlannedAttack:
     """An attack with all its options, and the models that it transfers images from.
 
     ``witness``: it is shown images that all other attacks left standing; ``if_doubted``: and only where there is reason to.
+    ``eot_given``: the user has said how many draws it averages per step; else it is as many as a model's gradients need.
     """
 
     attack: Attack
@@ -108,6 +109,7 @@ class PlannedAttack:
     sources: tuple[PlannedModel, ...] = ()
     witness: bool = False
     if_doubted: bool = False
+    eot_given: bool = False
 
     @property
     def label(self) -> str:
@@ -123,6 +125,8 @@ class PlannedAttack:
             *([self.origin] if ":" in (self.attack.needs or self.label) else []),
             *(source.identity for source in self.sources),
             *(["witness", self.if_doubted] if self.witness else []),
+            # Another number than the default shows in the options; saying the default itself means no more than that.
+            *(["eot given"] if self.eot_given and self.options["eot"] == self.attack.defaults["eot"] else []),
         ]
 
     @property

@@ -248,7 +248,7 @@ def _attacks(config: RunConfig, threat: Threat, prepared: _Prepared) -> list[Pla
         settled = attack.options({**options, **given})
         attack.check_together(settled, threat, prepared.num_classes)
         origin = ATTACKS.entry(attack.needs or name).origin
-        planned.append(_with_sources(PlannedAttack(attack, settled, origin), prepared.dataset))
+        planned.append(_with_sources(PlannedAttack(attack, settled, origin, eot_given="eot" in given), prepared.dataset))
     if unused:
         _refuse(planned[0], unused)
     return planned

@@ -258,3 +258,33 @@ def test_checks_and_witness_take_a_third_of_the_attack_at_most_in_quick(
     records = RunFolder(result.path).records()
     attack = records.loc[records["attack"] == "pgd", "nfe"].sum()
     assert 0 < with_checks - without <= attack / 3
+
+
+class Noisy(nn.Module):
+    """Draws anew at each call, from torch's generator, so much that gradients of two draws disagree."""
+
+    stochastic = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = rdc_bench.load_model("standard-fashion-mnist")
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.net(x + 0.3 * torch.randn_like(x))
+        return logits
+
+
+def test_a_step_averages_as_many_draws_as_gradients_need_unless_the_user_says_how_many(tmp_path: Path, registered: Any) -> None:
+    registered.model("noisy", Noisy)
+    options = {"attacks": ["pgd"], "repeats": 2, "n": 6}
+    needed = evaluated(tmp_path, ["noisy"], **options, attack_options={"steps": 2})
+    given = evaluated(tmp_path, ["noisy"], **options, attack_options={"steps": 2, "eot": 1})
+    assert given.path != needed.path
+    admission = needed.manifest.models[0].admission
+    assert admission is not None
+    assert admission.needed_draws > 1
+    cost = []
+    for run in (needed, given):
+        records = RunFolder(run.path).records()
+        cost.append(records.loc[(records["attack"] == "pgd") & (records["nfe"] > 0), "nfe"].mean())
+    assert cost[0] / cost[1] == pytest.approx(admission.needed_draws)
