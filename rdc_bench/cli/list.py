@@ -38,6 +38,9 @@ NOTES = {
     "recipes": "`rdc-bench list recipes NAME` shows what it asks and runs; `rdc-bench reproduce NAME` runs it.",
 }
 
+#: Threats of an attack that a table names.
+FEW = 3
+
 
 @click.command("list")
 @click.argument("what", metavar="models|attacks|threats|datasets|recipes")
@@ -97,7 +100,7 @@ def _show_groups(what: str, rows: list[Row]) -> None:
 
     columns = [Column(field.replace("_", " "), prose=field == SHOWN[what][-1]) for field in SHOWN[what]]
     for group, title in CATALOGS[what].groups.items():
-        cells = [[without_citations(_cell(row, field)) for field in SHOWN[what]] for row in rows if row["group"] == group]
+        cells = [[without_citations(_short(row, field)) for field in SHOWN[what]] for row in rows if row["group"] == group]
         if not cells:
             continue
         heading(title, width())
@@ -106,6 +109,14 @@ def _show_groups(what: str, rows: list[Row]) -> None:
         click.echo("\n".join(lines) + "\n")
     for line in prose(NOTES.get(what, ""), width()):
         click.echo(line)
+
+
+def _short(row: Row, field: str) -> str:
+    """A cell of a table: of many threats the first few, as one attack under all of them would push every other column out."""
+    threats = row.get("threats", ())
+    if field == "threats" and len(threats) > FEW:
+        return f"{', '.join(threats[:FEW])}, {len(threats) - FEW} more"
+    return _cell(row, field)
 
 
 def _show_one(what: str, facts: Row, as_json: bool) -> None:
