@@ -107,11 +107,11 @@ def test_on_a_terminal_every_row_is_one_line_and_no_name_is_broken(listed, what,
     for line, cells in lines:
         assert cell_len(line) <= max(width, *map(len, rows))
         values = [rows[cells[0]][field] for field in names]
-        whole = [some(value) if isinstance(value, list) else value for value in values if value]
+        whole = [few(value) if isinstance(value, list) else value for value in values if value]
         assert all(cell in whole for cell in cells[: len(whole)]), line
 
 
-def some(threats):
+def few(threats):
     """The first three threats by name, and how many more there are."""
     return ", ".join([*threats[:3], f"{len(threats) - 3} more"] if len(threats) > 3 else threats)
 
