@@ -57,8 +57,8 @@ class Shipment(NamedTuple):
     versions: tuple[str, ...]
     folder: str
     plugins: tuple[PluginSource, ...]
-    plan: ray.ObjectRef
-    model: ray.ObjectRef
+    plan: ray.ObjectRef[Any]
+    model: ray.ObjectRef[Any]
     name: str
     repeats: int
     draws: int
@@ -100,7 +100,7 @@ def _on_cluster(first: Task, others: Iterator[Task], known: Known) -> Generator[
     shipments: dict[int, Shipment] = {}
     tasks = itertools.chain([first], others)
     waiting: list[Task] = []
-    under_way: dict[ray.ObjectRef, Ready] = {}
+    under_way: dict[ray.ObjectRef[Any], Ready] = {}
     try:
         while True:
             room = AHEAD * max(1, ray.cluster_resources().get(resource, 0))  # a cluster may lose its last node and gain others
@@ -135,7 +135,7 @@ def computed(job: Job, given: Given, shipment: Shipment) -> Shard:
 
 
 @functools.lru_cache(maxsize=3)
-def _fetched(reference: ray.ObjectRef) -> Any:
+def _fetched(reference: ray.ObjectRef[Any]) -> Any:
     """Something shipped. A worker holds the plan and two models, as the shards of one model follow on those of another."""
     return ray.get(reference)
 
@@ -154,7 +154,7 @@ def _next(tasks: Iterator[Task], waiting: list[Task], known: Known) -> Ready | N
     return None
 
 
-def _result(done: ray.ObjectRef, ready: Ready) -> Shard:
+def _result(done: ray.ObjectRef[Any], ready: Ready) -> Shard:
     task, given = ready
     try:
         shard: Shard = ray.get(done)
@@ -216,12 +216,12 @@ def _knock(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
 
 
-def _shipped(executor: Executor, *, plan: ray.ObjectRef, plugins: tuple[PluginSource, ...]) -> Shipment:
+def _shipped(executor: Executor, *, plan: ray.ObjectRef[Any], plugins: tuple[PluginSource, ...]) -> Shipment:
     model = _put(executor.model, f"model {executor.name!r}")
     return Shipment(_versions(), os.getcwd(), plugins, plan, model, executor.name, executor.repeats, executor.draws)
 
 
-def _put(thing: Any, what: str) -> ray.ObjectRef:
+def _put(thing: Any, what: str) -> ray.ObjectRef[Any]:
     try:
         return ray.put(thing)
     except (TypeError, RuntimeError, AttributeError, pickle.PicklingError) as error:
