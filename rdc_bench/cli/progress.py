@@ -54,9 +54,10 @@ def run_progress() -> Iterator[Callable[[Step], None]]:
 
     What the evaluation tells of itself is shown as well, from the first moment on: the libraries take seconds to load.
     """
-    with stages("starting") as report, _told(report):
+    with stages("starting") as report, _told(report) as telling:
 
         def show(step: Step) -> None:
+            telling.begun = True
             share = f" ({step.robust / step.judged:.0%})" if step.judged else ""  # a witness may have been shown nothing
             robust = f"{step.robust}/{step.judged} right{share}"
             report("evaluating", step.done, step.total, f"{step.threat} · {step.model} · {step.attack}: {robust}")
@@ -65,27 +66,31 @@ def run_progress() -> Iterator[Callable[[Step], None]]:
 
 
 class _Telling(logging.Handler):
-    """What is about to be done (INFO) is a line that stays; what is being done (DEBUG) is a stage."""
+    """What is about to be done (INFO) is a line that stays; what is being done (DEBUG) is a stage, until an evaluation begins.
+
+    The evaluation is one stage from then on, so that its time and the time left are those of the whole.
+    """
 
     def __init__(self, report: Report) -> None:
         super().__init__()
         self._report = report
+        self.begun = False
 
     def emit(self, record: logging.LogRecord) -> None:
         if record.levelno >= logging.INFO:
             print(record.getMessage(), file=sys.stderr, flush=True)
-        else:
+        elif not self.begun:
             self._report(record.getMessage())
 
 
 @contextlib.contextmanager
-def _told(report: Report) -> Iterator[None]:
+def _told(report: Report) -> Iterator[_Telling]:
     logger, handler = logging.getLogger(TELLS), _Telling(report)
     level = logger.level
     logger.addHandler(handler)
     logger.setLevel(logging.DEBUG)
     try:
-        yield
+        yield handler
     finally:
         logger.setLevel(level)
         logger.removeHandler(handler)

@@ -161,3 +161,17 @@ def test_an_attack_that_was_shown_nothing_is_no_error(judged, capsys):
     with progress.run_progress() as show:
         show(Step(3, 3, "linf", "one", "witness", 0, judged))
     assert f"0/{judged} right" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("impatient")
+def test_an_evaluation_is_one_stage_whatever_is_loaded_on_the_way(capsys):
+    with progress.run_progress() as show:
+        for done in range(1, 4):
+            show(Step(done, 4, "linf", "one", "pgd", done, done))
+            logging.getLogger(f"{progress.TELLS}.anything").debug("loading another")
+            time.sleep(0.15)
+        show(Step(4, 4, "linf", "one", "pgd", 4, 4))
+    err = capsys.readouterr().err
+    assert "loading another" not in err
+    spent = [int(line.split("(")[1].split(" s")[0]) for line in err.splitlines() if line.startswith("evaluating: ")]
+    assert spent == sorted(spent)
