@@ -34,7 +34,12 @@ def announce(runs: Sequence[tuple[Plan, RunFolder]]) -> None:
     """
     if not log.isEnabledFor(logging.INFO):  # nobody listens, and timing takes seconds
         return
-    todo = [(plan, folder) for plan, folder in runs if not _complete(folder)]
+    todo = []
+    for plan, folder in runs:
+        if folder.complete:
+            log.info("already complete: %s", folder.path)
+        else:
+            todo.append((plan, folder))
     if not todo:
         return
     plan = todo[0][0]
@@ -57,13 +62,6 @@ def announce(runs: Sequence[tuple[Plan, RunFolder]]) -> None:
     for planned in plan.models:
         log.info("  %s: %s", planned.name, _time([each for each in estimates if each.model == planned.name]))
     log.info("time: %s on %s", _time(estimates), plan.config.device)
-
-
-def _complete(folder: RunFolder) -> bool:
-    if not (folder.exists and folder.manifest().files):
-        return False
-    log.info("already complete: %s", folder.path)
-    return True
 
 
 def _attack(planned: PlannedAttack) -> str:

@@ -16,7 +16,7 @@ from rdc_bench.core.precision import full_float32
 from rdc_bench.core.randomness import draws_for
 from rdc_bench.evaluation.metering import metered
 from rdc_bench.evaluation.plan import Plan, PlannedAttack
-from rdc_bench.evaluation.witness import CHEAP, LEAST, PASSES, SHARE
+from rdc_bench.evaluation.witness import most
 from rdc_bench.results.schema import CLEAN
 
 #: About how long a call takes that is timed, in seconds: enough images for it, as far as there are any.
@@ -101,9 +101,8 @@ def _witnessed(witness: PlannedAttack, rate: Rates, spent: float) -> int:
     """How many images a witness will be shown, at most; ``spent``: network evaluations on all other attacks."""
     if witness.if_doubted:  # there should be none
         return 0
-    if (rate.plain.nfe_forward <= CHEAP and not rate.stochastic) or witness.sources:
-        return sys.maxsize
-    return max(LEAST, round(SHARE * spent / (PASSES * rate.plain.nfe_forward)))
+    count = most(rate.plain.nfe_forward, rate.stochastic, bool(witness.attack.sources), spent)
+    return sys.maxsize if count is None else count
 
 
 def _estimate(

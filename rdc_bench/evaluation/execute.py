@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
@@ -136,12 +137,11 @@ class Executor:
         """Run the attack, on the batch or image by image as its signature asks. Its exceptions become verdicts."""
         groups = [range(len(x))] if planned.attack.batched else [range(i, i + 1) for i in range(len(x))]
         stochastic = bool(getattr(self.model, "stochastic", False))
-        sample = self._sample()
         proposals: list[Proposal] = []
         for group in groups:
             rows = slice(group.start, group.stop)
             part = indices[rows]
-            kept = frozenset(i for i, index in enumerate(part) if index in sample)
+            kept = frozenset(i for i, index in enumerate(part) if index in self._sample)
             watch = Watch(x[rows], y[rows], self.plan.threat, stochastic, kept)
             candidate: Any = None
             try:
@@ -194,6 +194,7 @@ class Executor:
             errors.append(slope_errors(model, points, y[places], keys, reach))
         return dict(zip(places, torch.stack(errors).amax(dim=0).tolist(), strict=True))
 
+    @cached_property
     def _sample(self) -> set[int]:
         """Indices of the images at which gradients are checked; they depend on the seed alone."""
         everyone = range(len(self.plan.dataset))

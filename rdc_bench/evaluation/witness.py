@@ -26,6 +26,18 @@ PASSES = 2000
 LEAST = 8
 
 
+def most(per_pass: float, random: bool, transferred: bool, spent: float) -> int | None:
+    """How many images a witness is shown at most; None for all that stand.
+
+    Args:
+        per_pass: network evaluations that classify an image. random: the model is randomised. transferred: the images are made
+            on other models, and cost this one nothing but a look. spent: network evaluations of all other attacks.
+    """
+    if (per_pass <= CHEAP and not random) or transferred:
+        return None
+    return max(LEAST, round(SHARE * spent / (PASSES * per_pass)))
+
+
 def chosen(records: pd.DataFrame, others: Sequence[AttackEntry], witness: PlannedAttack, seed: int) -> set[int]:
     """Indices of the images for a witness, from the rows of one model under the clean evaluation and all other attacks."""
     if witness.if_doubted and not path_doubts(records, others):
@@ -33,9 +45,6 @@ def chosen(records: pd.DataFrame, others: Sequence[AttackEntry], witness: Planne
     left = standing(records)
     clean = records[records["attack"] == CLEAN]
     per_pass = float(clean["nfe"].mean())
-    random = records["repeat"].max() > 0
-    if (per_pass <= CHEAP and not random) or witness.attack.sources:  # transferred images cost the model nothing but a look
-        return left
     spent = float(records.loc[(records["attack"] != CLEAN) & (records["repeat"] == 0), "nfe"].sum())
-    count = max(LEAST, round(SHARE * spent / (PASSES * per_pass)))
+    count = most(per_pass, bool(records["repeat"].max() > 0), bool(witness.attack.sources), spent)
     return set(sorted(left, key=lambda index: seed_of(seed, index, witness.label, "sample"))[:count])
